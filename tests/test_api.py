@@ -1,4 +1,4 @@
-"""The Python API: what the documentation shows runs, and it makes the videos of the command line."""
+"""The Python API: the documented examples run, and it makes the same videos as the command line."""
 
 from __future__ import annotations
 

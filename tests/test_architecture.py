@@ -1,4 +1,4 @@
-"""The house keeps its floors: who may import whom, how long things may be, and what an import may cost."""
+"""Rules of the code base: allowed imports between packages, lengths of files and functions, and the cost of imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every attention backend computes the equation, and says what it needs."""
+"""Every attention backend computes the reference result, and states its requirements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The choice of an attention backend depends on the machine, the case and what is installed, and on nothing else."""
+"""The choice of an attention backend depends only on the machine, the case and what is installed."""
 
 from __future__ import annotations
 

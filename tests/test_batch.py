@@ -1,4 +1,4 @@
-"""`pavdm batch`: every job is rendered once, whatever happens to the processes that do it."""
+"""`pavdm batch`: every job is rendered exactly once, even if processes die."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of jobs: what is in them, what is wrong with them, and the names of the videos."""
+"""Files of jobs: parsing, error messages, and the names of the videos."""
 
 from __future__ import annotations
 

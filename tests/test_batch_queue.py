@@ -1,4 +1,4 @@
-"""The queue in a folder: who has a job, when another process takes it over, and who has which share of them."""
+"""The queue in a folder: claims, takeovers of dead processes, and shares of CPU threads."""
 
 from __future__ import annotations
 

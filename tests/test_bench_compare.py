@@ -1,4 +1,4 @@
-"""Two results are compared by their raw samples, and only where they measured the same."""
+"""Results are compared by their raw samples, and only if their configurations agree."""
 
 from __future__ import annotations
 

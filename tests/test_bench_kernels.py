@@ -1,4 +1,4 @@
-"""Operations are timed on memory that no cache holds, and their rows are rows as all others are."""
+"""Kernel benchmarks: working sets exceed every cache, and results are stored as rows."""
 
 from __future__ import annotations
 

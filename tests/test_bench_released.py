@@ -1,4 +1,4 @@
-"""The baseline computes what our network computes, by the work it says it does."""
+"""The baseline computes the same velocities as our network, with the released code's operations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A row holds what was used, so that rows are compared only where they measured the same."""
+"""Rows store the settings in use, so that only rows of the same configuration are compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A step's time is that of the step alone: not of what is built before the first of its kind, nor of recording it."""
+"""Step times exclude construction before the first step, and graph capture."""
 
 from __future__ import annotations
 

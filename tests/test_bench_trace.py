@@ -1,4 +1,4 @@
-"""A profile names the operations a step is made of, and writes a trace that can be opened."""
+"""Profiles list the operations of a step, and write a trace that can be opened."""
 
 from __future__ import annotations
 

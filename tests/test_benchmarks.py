@@ -1,4 +1,4 @@
-"""What is said of speed is what was stored."""
+"""Documented speeds are those of the stored results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A transformer bound to a prompt: what training masks is what sampling reuses, and what each binding shows."""
+"""A transformer bound to a prompt: sampling with a cache agrees with the masks of training."""
 
 from __future__ import annotations
 

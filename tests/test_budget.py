@@ -1,4 +1,4 @@
-"""What a job takes is known before anything is loaded: counted without contents, it is what a real run holds."""
+"""Memory plans: estimates without weights agree with the memory of real runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the codec takes is in the plan: for a clip that a video begins with, for clips encoded anew, over time."""
+"""Memory plans include the VAE: for a conditioning clip, for re-encoded clips, and over time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompts as Open-Sora reads them: recorded pairs, and the same rules as diffusers has them."""
+"""Open-Sora's prompt cleaning: recorded pairs, and the same rules as diffusers."""
 
 from __future__ import annotations
 

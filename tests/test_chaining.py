@@ -1,4 +1,4 @@
-"""Clip after clip: what a clip is shown of the one before it, and that every frame comes out once."""
+"""Clip by clip: each clip is conditioned on the previous one, and every frame is yielded once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published weights as files: on the device in the precision wanted, and one clear line for all that does not fit."""
+"""Published weights: loaded to the device in the requested precision; invalid files are one clear error."""
 
 from __future__ import annotations
 

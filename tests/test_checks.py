@@ -1,4 +1,4 @@
-"""Mistakes that need no torch are found before it is imported, and before anything is printed but the error."""
+"""Errors that need no torch are raised before it is imported, and before anything else is printed."""
 
 from __future__ import annotations
 

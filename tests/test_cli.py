@@ -1,4 +1,4 @@
-"""The command line as a person meets it: results on stdout, progress on stderr, one clear line for what is wrong."""
+"""The command line: results on stdout, progress on stderr, one clear line per error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every command has in common: help, verbosity, errors as JSON, and shell completion."""
+"""What all commands share: help, verbosity, errors as JSON, and shell completion."""
 
 from __future__ import annotations
 

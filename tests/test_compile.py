@@ -1,4 +1,4 @@
-"""Kernels are built for GPUs that are not here: no spills, few registers, wide loads, a true table."""
+"""Kernels compiled for GPUs that are not present: no spills, few registers, wide loads, a correct table."""
 
 from __future__ import annotations
 

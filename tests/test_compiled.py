@@ -1,4 +1,4 @@
-"""Blocks as graphs of torch.compile: the eager video within rounding, few graphs, no breaks, clear errors."""
+"""Blocks under torch.compile: the eager video within rounding, few graphs, no breaks, clear errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where options come from: flags, variables, three files and the model card, each above the next."""
+"""Sources of options: flags, variables, three files and the model card, in order of precedence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Configuration files of any content: one line and exit 2, at once."""
+"""Configuration files with arbitrary content are rejected at once, with one line and exit code 2."""
 
 from __future__ import annotations
 

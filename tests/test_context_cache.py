@@ -1,4 +1,4 @@
-"""Reuse of the overlap's keys and values: when it is taken, what it costs, how far off it is where not exact."""
+"""Reuse of the context's keys and values: when it is on, its cost, and its error where it is approximate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights lie in memory row after row, whatever they are read from or made of, and whatever is done with them."""
+"""Weights are contiguous in memory, however they are loaded, created or changed."""
 
 from __future__ import annotations
 

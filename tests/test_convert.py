@@ -1,4 +1,4 @@
-"""Pickled weights become safetensors, and nothing that is not a tensor is read."""
+"""Pickled weights are converted to safetensors; nothing but tensors is read."""
 
 from __future__ import annotations
 

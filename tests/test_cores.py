@@ -1,4 +1,4 @@
-"""The number of threads: what Linux allows, what is idle, never none."""
+"""The number of threads: the limits of Linux, idle cores, and never zero."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wrappers: guidance in one batch of two, and windows longer than the model can hold."""
+"""Wrappers of a denoiser: batched guidance, and windows longer than the model's."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""Errors from elsewhere become one line, a hint that helps and the right exit code."""
+"""System and device errors become one line, with a useful hint and the right exit code."""
 
 from __future__ import annotations
 

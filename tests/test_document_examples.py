@@ -1,4 +1,4 @@
-"""The examples of docs/scale.md and docs/configuration.md run as they are written."""
+"""The examples of docs/scale.md and docs/configuration.md run as written."""
 
 from __future__ import annotations
 

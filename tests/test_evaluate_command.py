@@ -1,4 +1,4 @@
-"""`pavdm evaluate` on real files: what it prints, keeps, draws, exports and refuses."""
+"""`pavdm evaluate` on real files: its output, stored measurements, plots, exports and errors."""
 
 from __future__ import annotations
 

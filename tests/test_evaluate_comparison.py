@@ -1,4 +1,4 @@
-"""Paired comparisons: what a sign test, an interval and a correction must say."""
+"""Paired comparisons: sign test, bootstrap interval and correction against known values."""
 
 from __future__ import annotations
 

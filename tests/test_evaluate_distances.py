@@ -1,4 +1,4 @@
-"""Distances between sets of videos: known values, no bias, and every failure farther than real videos."""
+"""Distances between sets of videos: known values, no bias, and all corruptions farther than real videos."""
 
 from __future__ import annotations
 

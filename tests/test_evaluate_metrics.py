@@ -1,4 +1,4 @@
-"""Every synthetic failure moves the metrics that should see it, and leaves the others where they were."""
+"""Every synthetic corruption changes the metrics that should detect it, and no others."""
 
 from __future__ import annotations
 

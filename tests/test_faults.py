@@ -1,4 +1,4 @@
-"""Real processes under real faults, as `benchmarks/faults.py` makes them: nothing that was announced is lost."""
+"""Real processes under real faults, from `benchmarks/faults.py`: no reported frame is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tuning as a task: what its windows show, that memory saved costs no digit, and that it goes on bit for bit."""
+"""The fine-tuning task: its windows, exact memory savings, and bit-identical continuation."""
 
 from __future__ import annotations
 

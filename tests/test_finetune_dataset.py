@@ -1,4 +1,4 @@
-"""A folder of videos: which have captions, from a table or beside them, and what is said of the others."""
+"""A folder of videos: captions from a table or from text files, and messages about skipped files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos to clips of latents, captions to vectors: what is cut, when it is made anew, and what goes on after a stop."""
+"""Clips to latents and captions to embeddings: cutting, caching, and continuing after an interruption."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped weights name the world, vocabulary and latents they were trained on: a change asks for new ones."""
+"""The bundled weights store fingerprints of the world, vocabulary and latents that they were trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Float32 is float32: while the codec works a GPU does not round to TF32, and whoever else runs is let be."""
+"""The VAE computes float32 without TF32 on a GPU, and leaves torch's global setting as it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every method, model and start still makes exactly the frames that were recorded on this machine.
+"""Every method, model and start reproduces the frames that were recorded on this machine.
 
 SHA-256 of the latents that are decoded and of the frames that are encoded, for some twenty commands, by machine. After
 an intended change of frames, record them again and say why in the commit: `python tests/test_frame_hashes.py --record`.

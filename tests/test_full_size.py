@@ -1,4 +1,4 @@
-"""Open-Sora at its full size, without contents: the work and the memory that its published sizes give."""
+"""Open-Sora at full size on the meta device: operations and memory follow from its published sizes."""
 
 from __future__ import annotations
 

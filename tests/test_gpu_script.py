@@ -1,4 +1,4 @@
-"""The script for a machine on loan: its commands exist, each is limited, and a call goes on where one was cut short."""
+"""The script for a borrowed GPU machine: its commands exist, have time limits, and continue after a cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps recorded and replayed, on a CPU model of CUDA graphs: the same states bit for bit, nothing frozen in them."""
+"""Captured and replayed steps, on a CPU stand-in for CUDA graphs: bit-identical states, no stale inputs."""
 
 from __future__ import annotations
 

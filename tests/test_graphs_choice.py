@@ -1,4 +1,4 @@
-"""Which steps are recorded, on which device, what else rules that out, and what is said of it."""
+"""Which steps are captured, on which devices, which options rule that out, and the notes about it."""
 
 from __future__ import annotations
 

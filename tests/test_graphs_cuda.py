@@ -1,4 +1,4 @@
-"""Steps captured by a GPU and replayed: the eager video, in bounded memory. Skipped where there is no CUDA."""
+"""Steps captured and replayed on a GPU: the eager video, in bounded memory. Skipped without CUDA."""
 
 from __future__ import annotations
 

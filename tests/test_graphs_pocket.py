@@ -1,4 +1,4 @@
-"""The transformer's steps recorded and replayed, on a CPU model of CUDA graphs."""
+"""The transformer's steps captured and replayed, on a CPU stand-in for CUDA graphs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers that no option can take, and paths that are no files: one line and exit 2 or 3, at once."""
+"""Impossible numbers and paths are rejected at once, with one line and exit code 2 or 3."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights and configurations of somebody else's making: one line, at once, whatever is in them."""
+"""Untrusted weights and configurations are rejected at once, with one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A repository on the loopback: listed, opened by a token, its files fetched and resumed after a cut or a kill."""
+"""A repository on localhost: listing, tokens, and downloads that resume after a cut or a kill."""
 
 from __future__ import annotations
 

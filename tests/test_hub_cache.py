@@ -1,4 +1,4 @@
-"""Weights that huggingface_hub downloaded: used, listed and checked where they are, and not downloaded again."""
+"""Weights downloaded by huggingface_hub are used, listed and verified in place, and not downloaded again."""
 
 from __future__ import annotations
 

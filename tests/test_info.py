@@ -1,4 +1,4 @@
-"""`pavdm info` of a video that was cut short, or is still being made: the frames it holds beside those asked for."""
+"""`pavdm info` of an interrupted or unfinished video: its frames so far, and how many are missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pavdm info` of any video: what its picture, colour, sound and other tracks are."""
+"""`pavdm info` of any video: picture, colour, sound and other tracks."""
 
 from __future__ import annotations
 

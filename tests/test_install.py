@@ -1,4 +1,4 @@
-"""Hints install packages by their own names; Triton comes with the torch of a GPU and is no dependency of ours."""
+"""Hints name packages to install; Triton comes with torch for GPUs and is no dependency of this project."""
 
 from __future__ import annotations
 

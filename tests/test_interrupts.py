@@ -1,4 +1,4 @@
-"""What stops a run: noted once, at once the second time, and told with what is kept."""
+"""Signals: the first is noted, the second stops at once, and what was saved is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--json`: one object on stdout whose names and units say what they are."""
+"""`--json`: one object on stdout whose names and units are self-explanatory."""
 
 from __future__ import annotations
 

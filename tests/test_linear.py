@@ -1,4 +1,4 @@
-"""Linear layers: the fused form computes the equation, and is used only where it may be."""
+"""Linear layers: the fused form computes the same result, and is used only where possible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""More than one clean chunk: which latents the model is shown, at which positions, and with or without the cache."""
+"""Contexts of several chunks: the latents and positions that the model gets, with and without the cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--loop`: the end of a video leads up to its start, stored, printed, resumed and refused where it makes no sense."""
+"""`--loop`: the end of a video leads into its start; stored, printed, resumed, and rejected where impossible."""
 
 from __future__ import annotations
 

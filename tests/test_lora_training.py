@@ -1,4 +1,4 @@
-"""Fine-tuning a tiny Wan model with low-rank adapters: what is trained, stored, and merged again."""
+"""LoRA fine-tuning of a tiny Wan model: what is trained, stored, and merged again."""
 
 from __future__ import annotations
 

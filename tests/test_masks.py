@@ -1,4 +1,4 @@
-"""Clips under masks: what is given is shown clean until the clip has come down to its mask."""
+"""Masked clips: conditioning latents stay clean until the clip reaches the level of their mask."""
 
 from __future__ import annotations
 

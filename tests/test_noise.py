@@ -1,4 +1,4 @@
-"""Noise as a function of its index, and what the levels stand for."""
+"""Noise as a function of its index, and the noise levels."""
 
 import json
 from itertools import count

@@ -1,4 +1,4 @@
-"""A batch in an object store: the same videos as in a folder, continued from parts after a kill, and never twice."""
+"""A batch in an object store: the same videos as in a folder, continued from parts after a kill, none twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Renders in an object store that are killed: the next process continues them to the same bytes."""
+"""Killed renders in an object store: the next process continues them to the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that wait on the host: the same video to the bit, and never more on the device than was said."""
+"""CPU offload: the same video to the bit, and never more memory on the device than planned."""
 
 from __future__ import annotations
 

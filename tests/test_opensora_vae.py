@@ -1,4 +1,4 @@
-"""Open-Sora's codec against recorded runs of the released one, and one group at a time against all at once."""
+"""Open-Sora's VAE against recorded runs of the released one, and grouped against ungrouped encoding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that the model asked for does nothing with: refused where the video would not be as asked, else noted."""
+"""Options without effect on a model: rejected if the video would differ from the request, else noted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an installation brings: the wheel's contents and metadata, and pinned versions within the declared ranges."""
+"""The wheel's contents and metadata, and pinned versions within the declared ranges."""
 
 from __future__ import annotations
 

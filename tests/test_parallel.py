@@ -1,4 +1,4 @@
-"""One video in several processes: the same frames as one process, and no process outlives the others."""
+"""One video in several processes: the same frames as in one, and no process outlives the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a request to frames: exact counts, same bytes for a seed, and what a longer video shares with a shorter one."""
+"""From a request to frames: exact counts, deterministic bytes, and the common start of videos of any length."""
 
 from __future__ import annotations
 

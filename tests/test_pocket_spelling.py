@@ -1,4 +1,4 @@
-"""Misspelled words of a prompt, and words that two meanings share."""
+"""Misspelled words of a prompt, and ambiguous words."""
 
 from __future__ import annotations
 

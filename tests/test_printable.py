@@ -1,4 +1,4 @@
-"""Text of unknown origin on a terminal, and as a word of a command that is pasted into a shell."""
+"""Text of unknown origin is safe on a terminal, and as an argument pasted into a shell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals at any moment, and streams that are closed, full or broken, end no command badly."""
+"""Signals at any moment, and closed, full or broken streams, never end a command with a traceback."""
 
 from __future__ import annotations
 

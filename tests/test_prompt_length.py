@@ -1,4 +1,4 @@
-"""Prompts longer than Open-Sora reads: cut where its released code cuts them, and one note says so and where."""
+"""Prompts beyond Open-Sora's limit: truncated like in its released code, with one note."""
 
 from __future__ import annotations
 

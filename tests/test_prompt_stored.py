@@ -1,4 +1,4 @@
-"""The prompt as it was typed and the caption that was read, both in the file, and what goes on from there."""
+"""The prompt as typed and the caption made of it are both stored, and used by later commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Properties of what reads and prints text of unknown origin, on values that Hypothesis searches for."""
+"""Properties of parsers and printers of untrusted text, on values that Hypothesis generates."""
 
 from __future__ import annotations
 

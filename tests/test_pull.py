@@ -1,4 +1,4 @@
-"""Weights from a hub on the loopback: fetched, resumed after a cut, checked, kept offline, removed."""
+"""Weights from a hub on localhost: downloaded, resumed after a cut, verified, used offline, removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs on a cluster without one: what a task does, how its death is recorded, and what it asks for."""
+"""Ray tasks without a cluster: their work, their deaths, and their resources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `--model` is given: names, typos, hub repositories and folders, each answered in one line and without torch."""
+"""What `--model` accepts: names, typos, hub repositories and folders; errors are one line, without torch."""
 
 from __future__ import annotations
 

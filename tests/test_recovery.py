@@ -1,4 +1,4 @@
-"""Values that no model gives are found at their chunk, computed again once, and else end the run with what is good."""
+"""Invalid values are detected in their chunk, recomputed once, or else end the run with all valid frames saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pavdm redo`: a span is made again, everything outside keeps its packets and frames, and the file says so."""
+"""`pavdm redo`: a span is regenerated, all other packets and frames stay identical, and the metadata records it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`pavdm redo` of other models, extended videos and images, and all that it refuses before slow work."""
+"""`pavdm redo` of other models, extended videos and images, and all that it rejects before slow work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documented table of joins is that of the stored rows, which meet the documented bars."""
+"""The documented table of transitions matches the stored rows, which meet the documented limits."""
 
 from __future__ import annotations
 

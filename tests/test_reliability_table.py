@@ -1,4 +1,4 @@
-"""The documented table of faults is the last stored one, in which nothing was lost."""
+"""The documented table of faults matches the last stored one, in which nothing was lost."""
 
 from __future__ import annotations
 

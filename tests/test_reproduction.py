@@ -1,4 +1,4 @@
-"""The command that `pavdm info` prints makes the same frames again, whatever was changed."""
+"""The command that `pavdm info` prints reproduces the frames, for every option."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clean latents behind the window: what the denoiser is shown of them, when, and that they stay as they are."""
+"""Clean latents after the window: what the denoiser gets of them and when, and that they never change."""
 
 from __future__ import annotations
 

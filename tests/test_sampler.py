@@ -1,4 +1,4 @@
-"""The loop under every method, with denoisers that check, or depend on, all that they are shown."""
+"""The sampling loop of every method, with denoisers that verify their inputs or depend on all of them."""
 
 import gc
 from itertools import islice

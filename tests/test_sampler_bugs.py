@@ -1,4 +1,4 @@
-"""Planted bugs: an exact denoiser recovers the video in spite of them, so what it is shown has to give them away."""
+"""Deliberate bugs in the sampler: the checking denoiser has to detect each of them."""
 
 from collections.abc import Callable
 from dataclasses import replace

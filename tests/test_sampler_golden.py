@@ -1,4 +1,4 @@
-"""Whole runs against those recorded from the released code: what the model is shown every step, and what comes out."""
+"""Whole runs against recordings of the released code: the inputs of every step, and the result."""
 
 from __future__ import annotations
 

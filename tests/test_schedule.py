@@ -1,4 +1,4 @@
-"""Levels in time: properties of every schedule, by the definition and not by the formula."""
+"""Noise levels over time: properties of every schedule, tested against the definition."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""`pavdm serve`: videos through the API are those of the command line, and survive what can happen to a server."""
+"""`pavdm serve`: the API makes the videos of the command line, and they survive failures of the server."""
 
 from __future__ import annotations
 

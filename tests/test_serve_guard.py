@@ -1,4 +1,4 @@
-"""`pavdm serve` refuses what a hostile page or client could send, with one line and before slow work."""
+"""`pavdm serve` rejects hostile pages and clients, in one line and before slow work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The OpenAPI schema of `pavdm serve`: its examples work, and the server does what it says for generated requests."""
+"""The OpenAPI schema of `pavdm serve`: its examples work, and the server conforms to it for generated requests."""
 
 from __future__ import annotations
 

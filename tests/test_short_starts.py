@@ -1,4 +1,4 @@
-"""`--start noised` on a video shorter than a window: what is noised again is said, and is what the sampler noises."""
+"""`--start noised` on a video shorter than a window: the note states what the sampler re-noises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Solvers with a history: it enters with its latents, moves and leaves with them, whatever chunk they are in."""
+"""Solvers with a history: it enters, shifts and leaves the window together with its latents."""
 
 from __future__ import annotations
 

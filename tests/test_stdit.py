@@ -1,4 +1,4 @@
-"""The transformer's own promises: reuse of clean frames is exact, padding is invisible, fresh weights are neutral."""
+"""Properties of the transformer: exact reuse of clean frames, masked padding, neutral initialization."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network against outputs and activations recorded from the released code, on its own recorded weights."""
+"""The network against outputs and activations recorded from the released code, on the same weights."""
 
 from __future__ import annotations
 

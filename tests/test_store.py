@@ -1,4 +1,4 @@
-"""Weights as files: 16 bits there and back, and one clear line for every file that is not what it should be."""
+"""Weight files: exact in 16 bits, and one clear error for every invalid file."""
 
 from __future__ import annotations
 

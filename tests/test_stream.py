@@ -1,4 +1,4 @@
-"""Video on standard output: what is written, how fast, and what happens when nobody reads."""
+"""Video on standard output: format, pace, and behaviour without a reader."""
 
 from __future__ import annotations
 

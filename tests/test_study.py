@@ -1,4 +1,4 @@
-"""The study of the paper's claims: verdicts on known rows, arms as described, and runs that continue."""
+"""The study of the paper's claims: verdicts on known rows, arms as documented, and runs that continue."""
 
 from __future__ import annotations
 

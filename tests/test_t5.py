@@ -1,4 +1,4 @@
-"""T5's encoder against a recorded run of transformers, and prompts as it is given them."""
+"""T5's encoder against a recorded run of transformers, and its prompts."""
 
 from __future__ import annotations
 

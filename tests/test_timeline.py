@@ -1,4 +1,4 @@
-"""Prompts that change while a video runs: what is read, what is refused, and what is stored."""
+"""Prompts that change during a video: parsing, errors, and storage."""
 
 from __future__ import annotations
 

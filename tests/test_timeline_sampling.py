@@ -1,4 +1,4 @@
-"""A text that changes while the window moves: at which step, without a trace before it, and in captured steps."""
+"""A text that changes while the window moves: at which step, without earlier effects, and in captured steps."""
 
 from __future__ import annotations
 

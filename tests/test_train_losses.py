@@ -1,4 +1,4 @@
-"""What training shows the denoiser: the recorded losses and gradients, and the levels that sampling will show it."""
+"""Training against recorded losses and gradients, and its noise levels against those of sampling."""
 
 from __future__ import annotations
 

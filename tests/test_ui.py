@@ -1,4 +1,4 @@
-"""What people and scripts see: tables that lose nothing, and text in any locale."""
+"""The terminal interface: tables that lose nothing, and text in any locale."""
 
 from __future__ import annotations
 

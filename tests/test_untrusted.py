@@ -1,4 +1,4 @@
-"""Files and JSON of somebody else's making: what is refused at once, and what a message says of it."""
+"""Untrusted files and JSON: what is rejected at once, and the messages about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos larger than the model's frames: enlarged as they are written, and at the model's size again for `extend`."""
+"""Upscaled videos: enlarged when written, and reduced to the model's size by `extend`."""
 
 from __future__ import annotations
 

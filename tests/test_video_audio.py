@@ -1,4 +1,4 @@
-"""The sound of a continued video: carried over bit for bit, in time, followed by silence, or left out."""
+"""The audio of a continued video: copied bit for bit, in sync, padded with silence, or dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Colours: whatever rule a video was stored by, what is read is bt709 as a standard screen shows it."""
+"""Colours: whatever the source's colour space, frames are read as bt709."""
 
 from __future__ import annotations
 

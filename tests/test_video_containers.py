@@ -1,4 +1,4 @@
-"""Containers beside MP4 and Matroska: recordings of cameras and televisions, and those that are named and refused."""
+"""Containers other than MP4 and Matroska: recordings of cameras and televisions, and unsupported ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same frames give the same file: whatever memory held before, on any number of cores, on any CPU."""
+"""The same frames give the same file, whatever the memory contents, the number of cores and the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Continuing a file: its frames and sound as they were, then the new ones, as one file."""
+"""Extending a file: its frames and sound unchanged, then the new ones, in one file."""
 
 from __future__ import annotations
 

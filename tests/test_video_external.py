@@ -1,4 +1,4 @@
-"""Writing by an ffmpeg outside this program: asked for the right thing, and its failure told."""
+"""Writing with an external ffmpeg: its arguments, and its errors."""
 
 from __future__ import annotations
 

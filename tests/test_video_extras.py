@@ -1,4 +1,4 @@
-"""Tags, chapters, roles, subtitles, covers, attachments and time codes: carried over, or each loss named."""
+"""Tags, chapters, roles, subtitles, covers, attachments and time codes are copied, or their loss is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hostile and broken inputs: one clear line, no more memory than a picture that can be borne, and no network."""
+"""Hostile and broken inputs: one clear line, bounded memory, and no network access."""
 
 from __future__ import annotations
 

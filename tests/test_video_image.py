@@ -1,4 +1,4 @@
-"""Still pictures, written by FFmpeg and by Pillow, as they are meant to be seen; hostile ones in one clear line."""
+"""Images read by FFmpeg and by Pillow, correctly oriented and coloured; hostile ones are one clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Still pictures of every format, mode and profile that Pillow reads, and what may not be read."""
+"""Images of every format, mode and profile that Pillow reads, and those that are rejected."""
 
 from __future__ import annotations
 

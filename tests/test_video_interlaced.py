@@ -1,4 +1,4 @@
-"""What an 8-bit progressive file cannot hold: interlaced pictures become whole, lost transparency is said."""
+"""Interlaced, transparent and high-bit-depth sources: deinterlaced or converted, with a note."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a video, collected while the video is copied: the same frames, each decoded and converted once."""
+"""The last frames, collected while a video is copied: the same as read from the file, each decoded once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a video goes: refused before any work, or free and safe."""
+"""Output paths: rejected before any work, or free and writable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A name that is taken during a run is not replaced, and a growing file that others touch is noticed."""
+"""A file name taken during a run is not overwritten, and changes to a growing file are detected."""
 
 from __future__ import annotations
 

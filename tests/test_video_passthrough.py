@@ -1,4 +1,4 @@
-"""Copied frames that need no conversion reach the encoder as they were decoded."""
+"""Copied frames that need no conversion reach the encoder as decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading: upright, in time, in standard colours, and never more than can be held, whatever the file."""
+"""Reading: upright, with correct times and colours, and in bounded memory for any file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scaling: what the model sees of a frame, and back, without distortion, shift or aliasing."""
+"""Scaling to the model's size and back, without distortion, shift or aliasing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file grows by closed segments: it can be continued from any chunk, and the complete file has the same bytes."""
+"""A file grows by closed segments: it can be continued from any chunk, to the same bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""New frames in place of a span of a video: everything else keeps its packets, and the result plays as one stream."""
+"""Replacing a span of a video: all other packets stay identical, and the result plays as one stream."""
 
 from __future__ import annotations
 

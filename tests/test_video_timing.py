@@ -1,4 +1,4 @@
-"""Timestamps of continued videos: the frame rate, the true end, held frames, offsets and files that cannot seek."""
+"""Timestamps of continued videos: frame rate, true end, held frames, offsets and files that cannot seek."""
 
 from __future__ import annotations
 

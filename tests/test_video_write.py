@@ -1,4 +1,4 @@
-"""Writing: what comes back is what was given, at any moment, whatever stops it."""
+"""Writing: frames are read back as written, at any moment, whatever interrupts it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The code speaks the field's language: private words for standard concepts do not come back."""
+"""The code uses the field's terms: private words for standard concepts do not come back."""
 
 from __future__ import annotations
 

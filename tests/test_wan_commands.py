@@ -1,4 +1,4 @@
-"""The Wan family through the commands that take long: fine-tuning in one and two processes, memory, timing."""
+"""Slow commands with the Wan family: fine-tuning in one and two processes, memory, timing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of the tiny Wan model recorded and replayed, by the CPU's model of CUDA graphs."""
+"""Captured and replayed steps of the tiny Wan model, on a CPU stand-in for CUDA graphs."""
 
 from __future__ import annotations
 

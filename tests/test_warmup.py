@@ -1,4 +1,4 @@
-"""The warm-up: chunks that are generated before a video and dropped, since the first ones are the weakest."""
+"""The warm-up: chunks that are generated before a video and dropped, since the first ones are the worst."""
 
 from __future__ import annotations
 

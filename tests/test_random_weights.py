@@ -1,4 +1,4 @@
-"""Models with made-up weights: of the true size, the same every time, and good enough to make a video with."""
+"""Models with random weights: at full size, deterministic, and able to make a video."""
 
 from __future__ import annotations
 

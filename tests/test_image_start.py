@@ -1,4 +1,4 @@
-"""A picture a video begins with: frame 0 is the picture, the model is shown it clean, and goes on."""
+"""Image to video: frame 0 is the image, the model is conditioned on it, and the video continues from it."""
 
 from __future__ import annotations
 

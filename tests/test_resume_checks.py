@@ -1,4 +1,4 @@
-"""What `pavdm resume` continues, what it refuses, and what says how to continue."""
+"""What `pavdm resume` continues, what it rejects, and which messages say how to continue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos without an end: complete where their user stops them, continued where a scheduler did."""
+"""Endless videos: complete when the user stops them, continued when a scheduler did."""
 
 from __future__ import annotations
 
