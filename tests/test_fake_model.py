@@ -1,4 +1,7 @@
-"""Every verb works with a third model that nothing in the package knows: see `support.fake_model`."""
+"""Every verb works with a third model that nothing in the package knows: see `support.fake_model`.
+
+A process of its own generates, is killed and resumes; other commands run in this one, which starts much faster.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +21,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import clips
+from support import clips, command
 from support.fake_model import loaded
 from support.fake_model.model import MODEL, SPEC
 from torch import Tensor
 
+from pavdm_cli.models import registry
 from pavdm_cli.models.adapter import Placement
 from pavdm_cli.models.streams import run_stream
 from pavdm_cli.video import open_video, read_metadata
@@ -42,13 +47,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pavdm(folder: Path, *words: object) -> str:
+    """Standard output of the command, in this process, whose flags were built without the model and its defaults."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setitem(registry.MODELS, "fake", "support.fake_model.model")
+        done = command.pavdm(*words)
+    assert done.code == 0, done.err
+    return done.out
+
+
+def pavdm_process(folder: Path, *words: object) -> str:
     """Standard output of the command, in a process of its own."""
     done = started(folder, [sys.executable, "-m", "pavdm_cli", *map(str, words)])
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def started(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+def started(folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
     """A process that knows the model."""
     paths = [folder / "site", TESTS, TESTS.parent, TESTS.parent / "kernels"]
     env = os.environ | {
@@ -56,22 +72,22 @@ def started(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str
         "XDG_CACHE_HOME": str(folder / "cache"),
         "OMP_NUM_THREADS": "1",
     }
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=env, timeout=300, check=False)
+    return subprocess.run(words, capture_output=True, text=True, cwd=folder, env=env, timeout=300, check=False)
 
 
 SAMPLED = ("--model", "fake", "--seed", 3, "--device", "cpu", "--threads", 1)
 
 
-def made(folder: Path, name: str, *words: object) -> dict[str, Any]:
+def made(folder: Path, name: str, *words: object, run: Callable[..., str] = pavdm) -> dict[str, Any]:
     """Generate a video; its metadata."""
-    pavdm(folder, "generate", PROMPT, "--frames", 22, "-o", name, "--force", *SAMPLED, *words)
+    run(folder, "generate", PROMPT, "--frames", 22, "-o", name, "--force", *SAMPLED, *words)
     assert open_video(folder / name).frames == 22
     return read_metadata(folder / name) or {}
 
 
 @pytest.mark.integration
 def test_generate_offloads_and_info_gives_the_command_again(folder: Path) -> None:
-    stored = made(folder, "a.mp4", "--negative-prompt", "dark")
+    stored = made(folder, "a.mp4", "--negative-prompt", "dark", run=pavdm_process)
     assert (stored["model"], stored["negative_prompt"], stored["guidance"]) == ("fake", "dark", 3.0)
     for mode in ("model", "sequential"):
         made(folder, "b.mp4", "--negative-prompt", "dark", "--offload", mode)
@@ -95,8 +111,8 @@ def test_the_prompt_changes_where_weights_are_offloaded_too(folder: Path) -> Non
     for mode in ("model", "sequential"):
         made(folder, "offloaded.mp4", *words, "--offload", mode)
         assert pixels(folder / "offloaded.mp4") == pixels(folder / "changed.mp4")
-    command = shlex.split(pavdm(folder, "info", "changed.mp4").splitlines()[-1])[1:]
-    pavdm(folder, *command, "-o", "again.mp4", "--force")
+    again = shlex.split(pavdm(folder, "info", "changed.mp4").splitlines()[-1])[1:]
+    pavdm(folder, *again, "-o", "again.mp4", "--force")
     assert pixels(folder / "again.mp4") == pixels(folder / "changed.mp4")
     made(folder, "plain.mp4")
     assert pixels(folder / "plain.mp4") != pixels(folder / "changed.mp4")
@@ -112,15 +128,25 @@ def test_an_image_is_the_first_frame_and_a_video_is_continued(folder: Path) -> N
         assert open_video(folder / "longer.mp4").frames == 31
 
 
+KILLED = ("generate", PROMPT, "--frames", 22, *SAMPLED)
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> bytes:
+    """The file of a process that was not killed."""
+    pavdm_process(folder, *KILLED, "-o", "whole.mp4")
+    return (folder / "whole.mp4").read_bytes()
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize("checkpoints", [1, 3])
-def test_a_killed_video_is_resumed_to_the_same_bytes(folder: Path, checkpoints: int) -> None:
-    words = ("generate", PROMPT, "--frames", 22, *SAMPLED)
-    pavdm(folder, *words, "-o", "whole.mp4", "--force")
+@pytest.mark.parametrize(("checkpoints", "run"), [(1, pavdm_process), (3, pavdm)])
+def test_a_killed_video_is_resumed_to_the_same_bytes(
+    folder: Path, whole: bytes, checkpoints: int, run: Callable[..., str]
+) -> None:
     faulty = [sys.executable, str(TESTS.parent / "benchmarks" / "faulty_process.py"), "replace", str(checkpoints + 1)]
-    assert started(folder, [*faulty, *map(str, words), "-o", "killed.mp4", "--force"]).returncode == -signal.SIGKILL
-    pavdm(folder, "resume", "killed.mp4")
-    assert (folder / "killed.mp4").read_bytes() == (folder / "whole.mp4").read_bytes()
+    assert started(folder, [*faulty, *map(str, KILLED), "-o", "killed.mp4", "--force"]).returncode == -signal.SIGKILL
+    run(folder, "resume", "killed.mp4")
+    assert (folder / "killed.mp4").read_bytes() == whole
 
 
 @pytest.mark.integration
