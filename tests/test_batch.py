@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import signal
 import subprocess
@@ -40,7 +39,8 @@ def videos(folder: str) -> dict[str, bytes]:
 
 
 def attempts(folder: str) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(Path(folder).glob(".queue/attempts/*.json"))]
+    files = sorted(Path(folder).glob(".queue/attempts/*.json"))
+    return [json.loads(text) for file in files if (text := file.read_text())]  # one may be empty yet
 
 
 def test_jobs_share_a_model_and_finished_ones_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,11 +117,16 @@ def has_checkpoint() -> bool:
     return bool(saved())
 
 
-@pytest.fixture
-def undisturbed() -> dict[str, bytes]:
-    code, _, err = pavdm("batch", "jobs.txt", "-d", "whole", *LONG[4:])
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The videos of `LONG` by name, from a batch that nothing disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "jobs.txt").write_text("\n".join(PROMPTS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        code, _, err = pavdm(*LONG)
     assert code == 0, err
-    return videos("whole")
+    return videos(str(folder / "out"))
 
 
 @integration
@@ -212,12 +217,11 @@ def test_a_stop_reaches_the_workers_once(undisturbed: dict[str, bytes]) -> None:
 
 
 @integration
-def test_tasks_of_a_slurm_array_render_their_shares() -> None:
+def test_tasks_of_a_slurm_array_render_their_shares(monkeypatch: pytest.MonkeyPatch) -> None:
     for task in range(2):
-        variables = {"ID": task, "MIN": 0, "COUNT": 2, "STEP": 1}
-        environment = os.environ | {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in variables.items()}
-        process = start("batch", "jobs.txt", "-d", "out", "--frames", "2", *QUICK, cwd=Path(), env=environment)
-        out, err = process.communicate(timeout=100)
-        assert process.returncode == 0, err
+        for name, value in {"ID": task, "MIN": 0, "COUNT": 2, "STEP": 1}.items():
+            monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+        code, out, err = pavdm("batch", "jobs.txt", "-d", "out", "--frames", "2", *QUICK)
+        assert code == 0, err
         assert [Path(line).name[:4] for line in out.split()] == [f"{task + 1:04}"]
     assert len(videos("out")) == 2
