@@ -49,8 +49,7 @@ def write_chunks(file: VideoWriter, first: int = 0, last: int = CHUNKS) -> list[
     return states
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("scale", [1, 3])
+@pytest.mark.parametrize(("suffix", "scale"), [(".mp4", 1), (".mp4", 3), (".mkv", 3), (".webm", 1)])
 def test_a_continued_file_has_the_same_bytes(tmp_path: Path, suffix: str, scale: int) -> None:
     options = EncoderOptions(segment=8, threads=2, scale=Scale(scale, "nearest"))
     whole, cut = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"

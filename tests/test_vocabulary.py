@@ -251,11 +251,14 @@ def _unless_excepted(path: str, word: str, complaint: str) -> Iterator[str]:
         yield complaint
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_the_code_uses_the_standard_terms(path: Path) -> None:
+def wrong_words(path: Path) -> list[str]:
     source, name = path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix()
     tree = ast.parse(source)
-    assert sorted([*wrong_names(tree, name), *wrong_prose(prose(source, tree), name)]) == []
+    return sorted([*wrong_names(tree, name), *wrong_prose(prose(source, tree), name)])
+
+
+def test_the_code_uses_the_standard_terms() -> None:
+    assert [complaint for path in SOURCES for complaint in wrong_words(path)] == []
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
