@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,7 +22,8 @@ from pavdm_cli.runtime import optional_imports
 from pavdm_cli.runtime.install_hints import install_command
 
 PROMPT = "a red balloon drifting over green hills at sunset"
-QUICK = ("--steps", "6", "--threads", "1")  # one step between shifts: fast, not good
+EXTENSION = ("--steps", "6", "--threads", "1")  # one step between shifts: fast, not good
+QUICK = (*EXTENSION, "--warmup", "0")
 
 
 def pavdm_process(*words: str | Path, folder: Path) -> command.Said:
@@ -73,18 +75,10 @@ def test_no_partial_file_is_left(made):
 
 @pytest.mark.integration
 def test_info_gives_the_command_that_makes_the_same_frames(made, tmp_path):
-    described = pavdm("info", made[0], folder=tmp_path)
-    command = described.out.strip().splitlines()[-1]
-    assert command.startswith("pavdm generate")
-    again = subprocess.run(
-        f"{sys.executable} -m pavdm_cli {command.removeprefix('pavdm ')} -o again.mp4",
-        shell=True,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert again.returncode == 0, again.stderr
+    line = pavdm("info", made[0], folder=tmp_path).out.strip().splitlines()[-1]
+    assert line.startswith("pavdm generate")
+    again = pavdm(*shlex.split(line)[1:], "-o", "again.mp4", folder=tmp_path)
+    assert again.code == 0, again.err
     assert np.array_equal(pictures(tmp_path / "again.mp4"), pictures(made[0]))
 
 
@@ -227,7 +221,7 @@ def test_an_interrupt_keeps_a_playable_part(number, code, tmp_path):
 
 @pytest.mark.integration
 def test_extend_goes_on_from_a_video_made_here_with_its_prompt(made, tmp_path):
-    done = pavdm("extend", made[0], "--frames", "5", "-o", "longer.mp4", *QUICK, folder=tmp_path)
+    done = pavdm("extend", made[0], "--frames", "5", "-o", "longer.mp4", *EXTENSION, folder=tmp_path)
     assert done.code == 0, done.err
     longer, before = pictures(tmp_path / "longer.mp4"), pictures(made[0])
     assert len(longer) == len(before) + 5
@@ -237,7 +231,7 @@ def test_extend_goes_on_from_a_video_made_here_with_its_prompt(made, tmp_path):
 
 @pytest.mark.integration
 def test_only_new_is_the_continuation_alone(made, tmp_path):
-    words = ("--only-new", "--frames", "5", "--start", "noised", "-o", "new.mkv", *QUICK)
+    words = ("--only-new", "--frames", "5", "--start", "noised", "-o", "new.mkv", *EXTENSION)
     done = pavdm("extend", made[0], *words, folder=tmp_path)
     assert done.code == 0, done.err
     assert len(pictures(tmp_path / "new.mkv")) == 5
@@ -245,9 +239,8 @@ def test_only_new_is_the_continuation_alone(made, tmp_path):
 
 @pytest.mark.parametrize("method", ["rn", *integration("rw", "fifo")])
 def test_every_method_makes_a_video(method, tmp_path):
-    done = pavdm(
-        "generate", PROMPT, "--frames", "3", "--method", method, "-o", "v.mp4", "--steps", "4", folder=tmp_path
-    )
+    words = ("--frames", "3", "--steps", "4", "--threads", "1", "--warmup", "0", "--method", method, "-o", "v.mp4")
+    done = pavdm("generate", PROMPT, *words, folder=tmp_path)
     assert done.code == 0, done.err
     assert len(pictures(tmp_path / "v.mp4")) == 3
     assert "comparison" in done.err

@@ -158,7 +158,7 @@ def test_a_step_on_a_cpu_calls_references_and_none_of_our_operations(loaded: Mod
 def test_how_many_graphs_there_are_and_what_they_hold_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     graphs = taped()
     monkeypatch.setattr(pipeline, "choose_graphs", lambda *asked: graphs)
-    sampling = {"steps": 4, "window": 4, "device": "cpu", "threads": 1}
+    sampling = {"steps": 4, "window": 4, "warmup": 0, "device": "cpu", "threads": 1}
     job = resolve(make_request("a red ball over hills", frames=16, **sampling))
     control = write.RunControl(lambda frames: None, lambda: False)
     result = write.write_video(job, pipeline.open_model(job), Output(tmp_path / "video.mp4"), control)

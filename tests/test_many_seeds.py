@@ -12,7 +12,7 @@ from support.command import pavdm
 
 from pavdm_cli.generation import pipeline, write
 
-QUICK = ("--frames", "6", "--steps", "6", "--threads", "1", "--seed", "7")
+QUICK = ("--frames", "6", "--steps", "6", "--warmup", "0", "--scale", "1", "--threads", "1", "--seed", "7")
 PROMPT = "a red ball over green hills at noon"
 
 

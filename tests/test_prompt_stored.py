@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def short(folder: Path) -> Said:
     """A video of a short prompt."""
-    return pavdm("generate", TYPED, "--seed", "9", "-o", folder / "short.mp4", *QUICK)
+    return pavdm("generate", TYPED, "--seed", "9", "-o", folder / "short.mp4", *QUICK, "--warmup", "0", "--scale", "1")
 
 
 def stored(path: Path) -> dict[str, Any]:

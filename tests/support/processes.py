@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 COMMAND = (sys.executable, "-m", "pavdm_cli")
-QUICK = ("generate", "a red ball", "--seed", "1", "--threads", "1", "--steps", "6")
+QUICK = ("generate", "a red ball", "--seed", "1", "--threads", "1", "--steps", "6", "--warmup", "0")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU) if os.name == "posix" else ()
 
 
