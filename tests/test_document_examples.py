@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -59,17 +60,31 @@ def shell(script: str) -> str:
     return done.stdout
 
 
+def run(script: str) -> str:
+    """Run a script of plain commands in this process, where they start faster; its standard output."""
+    out = []
+    for line in script.splitlines():
+        words, _, file = line.partition(" > ")
+        done = pavdm(*shlex.split(words)[1:])
+        assert done.code == 0, done.err
+        if file:
+            Path(file).write_text(done.out)
+        else:
+            out.append(done.out)
+    return "".join(out)
+
+
 @pytest.mark.integration
 @pytest.mark.skipif(os.name != "posix", reason="a POSIX shell")
 def test_the_commands_of_the_documents_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs, shared, _, objects = [block for block in blocks("scale.md", "sh") if block.startswith("pavdm batch")]
-    assert len(shell(jobs).split()) == 7
+    assert len(run(jobs).split()) == 7
     assert len(shell(f"rm -r videos\n{shared}wait").split()) == 4  # two processes, two videos
     monkeypatch.setenv("PYTHONPATH", install(folder / "packages"))
     shell(objects.replace("s3://bucket", f"objects://{folder}/bucket"))
     stored = {path.name: path.read_bytes() for path in Path("bucket/videos").glob("*.mp4")}
     assert stored == {path.name: path.read_bytes() for path in Path("videos").glob("*.mp4")}
-    shell(blocks("configuration.md", "sh")[0])
+    run(blocks("configuration.md", "sh")[0])
     assert Path("again.mp4").exists()
 
 
