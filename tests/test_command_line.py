@@ -192,11 +192,21 @@ COMPLETIONS = {
 }
 
 
-@pytest.mark.parametrize("line", COMPLETIONS)
-def test_the_shell_completes_names(line):
-    code = "import sys; sys.argv = ['pavdm']; from pavdm_cli.app import main; main()"
+def variables(line: str) -> dict[str, str]:
+    """What bash sets to complete a line."""
     words = f"pavdm {line}"
-    variables = {"_PAVDM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=os.environ | variables, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert set(done.stdout.split()) == COMPLETIONS[line], done.stderr
+    return {"_PAVDM_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+
+
+@pytest.mark.parametrize("line", COMPLETIONS)
+def test_the_shell_completes_names(line, monkeypatch):
+    for name, value in variables(line).items():
+        monkeypatch.setenv(name, value)
+    assert set(pavdm().out.split()) == COMPLETIONS[line]
+
+
+def test_a_process_completes_names():
+    command = [sys.executable, "-m", "pavdm_cli"]
+    environment = os.environ | variables("generate --method r")
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert set(done.stdout.split()) == {"rn", "rw"}, done.stderr
