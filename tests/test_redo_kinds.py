@@ -81,31 +81,37 @@ def test_a_video_from_an_image_keeps_it() -> None:
     assert "the start image" in refused.err
 
 
+def redo_with_and_without_latents(start: str, end: str) -> str:
+    """Regenerate a span of a video with its stored latents, then without them; what is printed."""
+    said = redo("v.mp4", "--from", start, "--to", end, name="with.mp4")
+    assert "no stored latents" not in said
+    Path("v.partial.mp4.latents").unlink()
+    assert "no stored latents" in redo("v.mp4", "--from", start, "--to", end, name="without.mp4")
+    return said
+
+
 @MORE
-@pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.usefixtures("own_cache")
-def test_a_model_with_units_of_latents_is_cut_between_them(keep: bool) -> None:
+def test_a_model_with_units_of_latents_is_cut_between_them() -> None:
     published.write(Path("tiny"))
     words = ("generate", "a red balloon", "--model", "tiny", "--size", "72x64", *SAMPLED, "--steps", 6)
-    made(*words, "--frames", 204, "--window", 15, *["--keep-state"] * keep, name="v.mp4")
-    said = redo("v.mp4", "--from", "3s", "--to", "4s")
-    assert ("no stored latents" in said) is not keep
-    check_outside(Path("v.mp4"), Path("new.mp4"), 51, 102)
+    made(*words, "--frames", 204, "--window", 15, "--keep-state", name="v.mp4")
+    redo_with_and_without_latents("3s", "4s")
+    for name in ("with.mp4", "without.mp4"):
+        check_outside(Path("v.mp4"), Path(name), 51, 102)
 
 
 @MORE
-@pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("context", [0, 1])
 @pytest.mark.usefixtures("own_cache")
-def test_a_model_with_a_decoder_that_remembers_is_continued(keep: bool, context: int) -> None:
+def test_a_model_with_a_decoder_that_remembers_is_continued(context: int) -> None:
     write_checkpoint(Path("tiny"))
     words = ("generate", "a red balloon", "--model", "tiny", "--size", "128x128", *SAMPLED, "--steps", 4)
     words += ("--window", 8, "--chunk", 2, "--guidance", 2, "--context", context)
-    made(*words, "--frames", 125, *["--keep-state"] * keep, name="v.mp4")
-    said = redo("v.mp4", "--from", "2.3s", "--to", "4s")
-    assert span_of(said) == (53, 101)
-    assert ("no stored latents" in said) is not keep
-    check_outside(Path("v.mp4"), Path("new.mp4"), 53, 101)
+    made(*words, "--frames", 125, "--keep-state", name="v.mp4")
+    assert span_of(redo_with_and_without_latents("2.3s", "4s")) == (53, 101)
+    for name in ("with.mp4", "without.mp4"):
+        check_outside(Path("v.mp4"), Path(name), 53, 101)
 
 
 def fake(path: str = "v.mp4", frames: int = FRAMES, crf: int = 18, **changes: Any) -> None:
