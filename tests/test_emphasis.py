@@ -18,11 +18,11 @@ def test_errors_are_weighted():
     scenes = [
         replace(sample_scene(0), time=time, camera=camera) for time, camera in (("night", "left"), ("day", "still"))
     ]
-    asked, dropped = (error_weights(scenes, torch.tensor([gone, gone]), 8) for gone in (False, True))
+    weighted, dropped = (error_weights(scenes, torch.tensor([gone, gone]), 8) for gone in (False, True))
     error = torch.arange(8.0).view(8, 1)
     rows = torch.tensor(ROWS)
     want = (rows * torch.arange(8.0).square()).mean()
-    torch.testing.assert_close(velocity_loss(clean + error, batch, weights=asked), want * torch.tensor([2.16, 0.36]))
+    torch.testing.assert_close(velocity_loss(clean + error, batch, weights=weighted), want * torch.tensor([2.16, 0.36]))
     torch.testing.assert_close(velocity_loss(clean + error, batch, weights=dropped), want * torch.ones(2))
     assert rows.mean() == pytest.approx(1, abs=0.01)
     assert error_weights(scenes, torch.tensor([True, True]), 4)[0, 0, 0, :, 0].tolist() == pytest.approx(
