@@ -95,12 +95,12 @@ SMALL = shapes.Shape(replace(mid.MODEL, sizes=SIZES, spec=replace(mid.MODEL.spec
 @pytest.mark.integration
 def test_every_rung_is_timed_and_only_the_cached_context_deviates(monkeypatch) -> None:
     monkeypatch.setattr(ablate, "missing_requirement", lambda device: ("a compiler", ""))
-    seen: list[int] = []
+    counts: list[int] = []
     request = make_request("", seconds=1, model="opensora-v1.2", seed=1, threads=1)
-    row = ablate.ablate(replace(request, prompt="a"), SMALL, 2, seen.append)
+    row = ablate.ablate(replace(request, prompt="a"), SMALL, 2, counts.append)
     ladder = {rung["rung"]: rung for rung in row["ladder"]}
     assert list(ladder) == [ablate.BASELINE, *ablate.RUNGS]
-    assert len([count for count in seen if count]) == 2 * len(ladder)  # and one call that starts the clock
+    assert len([count for count in counts if count]) == 2 * len(ladder)  # and one call that starts the clock
     assert all(len(row["samples"][name]) == 2 for name in ladder)
     assert ladder[ablate.BASELINE]["ratio"] == 1
     exact = [rung["deviation"] for name, rung in ladder.items() if name != "+ context K/V"]

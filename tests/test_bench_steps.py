@@ -106,17 +106,17 @@ def test_a_video_of_random_weights_finds_every_size_built(clock: Clock, monkeypa
     monkeypatch.setattr(throughput, "ceilings", lambda device, dtype: {"matrix_tflops": 1.0})
     monkeypatch.setattr(throughput, "open_shape", lambda *_, **__: (job, model))
     monkeypatch.setattr(steps, "prepare_sampling", lambda job, model: ready)
-    seen = []
+    calls = []
 
     def video(*_: object) -> tuple[dict[str, Any], dict[str, Any]]:
         denoiser = ready.denoiser
         assert isinstance(denoiser, Built)
-        seen.extend(denoiser.met)
+        calls.extend(denoiser.met)
         return {}, {}
 
     monkeypatch.setattr(throughput, "whole_video", video)
     throughput.shape_throughput(make_request("a", seconds=1), SMALL, 2, lambda frames: None)
-    assert len(seen) == 2 * job.schedule.capacity  # growth without an overlap, then full and ever shorter with one
+    assert len(calls) == 2 * job.schedule.capacity  # growth without an overlap, then full and ever shorter with one
 
 
 def test_growth_is_timed_without_recording_which_is_told_apart(clock: Clock) -> None:

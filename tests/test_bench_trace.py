@@ -112,13 +112,13 @@ def test_time_on_a_gpu_is_counted_once_by_its_kernels() -> None:
         where = {"device_type": kind, "is_user_annotation": mark}
         return SimpleNamespace(key=key, self_device_time_total=spent, self_cpu_time_total=9.0, count=1, **where)
 
-    seen = [
+    events = [
         event("aten::addmm", DeviceType.CPU, 3e3),
         event("gemm", DeviceType.CUDA, 3e3),
         event("norm", DeviceType.CUDA, 1e3),
         event("step", DeviceType.CUDA, 4e3, mark=True),
     ]
-    rows = [(row["name"], row["self_ms"], row["share"]) for row in most_expensive(seen, torch.device("cuda"))]
+    rows = [(row["name"], row["self_ms"], row["share"]) for row in most_expensive(events, torch.device("cuda"))]
     assert rows == [("gemm", 3.0, 0.75), ("norm", 1.0, 0.25)]
 
 

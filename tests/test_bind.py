@@ -54,12 +54,12 @@ def trained_velocity(pocket: Pocket, window: WindowStage, clean: Tensor, noise: 
     front = SCHEDULE.chunk if window.has_context else 0
     times = progressive_timesteps(DIAGONAL, window, torch.zeros(2)).clamp(max=999).double()
     times = torch.cat([times.new_zeros(2, front), times], dim=1)
-    seen: list[Tensor] = []
-    hook = pocket.stdit.register_forward_hook(lambda _m, inputs, out: seen.extend([inputs[0], out]))
+    recorded: list[Tensor] = []
+    hook = pocket.stdit.register_forward_hook(lambda _m, inputs, out: recorded.extend([inputs[0], out]))
     batch = Batch(clean, noise, times, torch.ones_like(times), front)
     predict_velocity(pocket.stdit, pocket.encode_prompts(PROMPTS), batch, torch.tensor(FPS).double())
     hook.remove()
-    return seen[0], seen[1]
+    return recorded[0], recorded[1]
 
 
 @pytest.mark.parametrize("overlap", [True, False])
@@ -161,14 +161,14 @@ def loaded(pocket: Pocket) -> ModelRunner:
 
 def passes(loaded: ModelRunner, schedule: Schedule, guidance: float) -> tuple[Tensor, list[tuple[int, int]]]:
     """A short video of one prompt, and (batch, latents) of every pass through the network."""
-    seen: list[tuple[int, int]] = []
-    hook = loaded.transformer.register_forward_hook(lambda _m, inputs, out: seen.append(tuple(inputs[0].shape[:2])))
+    shapes: list[tuple[int, int]] = []
+    hook = loaded.transformer.register_forward_hook(lambda _m, inputs, out: shapes.append(tuple(inputs[0].shape[:2])))
     sigmas = linear_sigmas(schedule.steps).double()
     denoiser = loaded.denoiser(PROMPTS[0], schedule, noise_levels(sigmas), guidance, EXECUTION)
     noise = seeded_noise(1, loaded.noise_shape())
     video = torch.cat(list(sample(schedule, denoiser, noise, build_solver(sigmas), chunks=3)), dim=1)
     hook.remove()
-    return video, seen
+    return video, shapes
 
 
 def test_without_guidance_there_is_one_pass_a_step_and_with_it_a_batch_of_two(loaded):

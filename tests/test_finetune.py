@@ -78,11 +78,11 @@ class Unpublished(FinetuneTask):
 
 def seen_by(task: FinetuneTask, steps: int) -> list[tuple[Batch, list[TextEmbedding], Tensor]]:
     """What the model is given in some steps."""
-    seen: list[Any] = []
-    task.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    recorded: list[Any] = []
+    task.model.register_forward_pre_hook(lambda _, inputs: recorded.append(inputs))
     for step in range(steps):
         task.loss(step)
-    return seen
+    return recorded
 
 
 @pytest.mark.parametrize("name", CASES)

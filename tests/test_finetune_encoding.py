@@ -181,13 +181,13 @@ def test_interrupted_caption_encoding_resumes(cache):
 def test_batches_are_read_from_cached_files(cache, video):
     encode(cache, video)
     encode_captions(cache, Letters(), ["BOAT!", "A"], lambda done: None)
-    seen = load_dataset(cache, [VideoItem(video, "boat")], lambda caption: caption.upper() + "!")
-    assert len(seen.clips) == 2
-    assert seen.length == 2
-    latents = seen.latents([(1, slice(0, 1)), (0, slice(1, 2))])
+    dataset = load_dataset(cache, [VideoItem(video, "boat")], lambda caption: caption.upper() + "!")
+    assert len(dataset.clips) == 2
+    assert dataset.length == 2
+    latents = dataset.latents([(1, slice(0, 1)), (0, slice(1, 2))])
     assert latents.dtype == torch.float32
     assert latents.flatten().tolist() == pytest.approx([9, 5], abs=0.15)
-    mixed = LatentDataset((*seen.clips, (seen.clips[0][0], cache.embedding("A"))), 2)
+    mixed = LatentDataset((*dataset.clips, (dataset.clips[0][0], cache.embedding("A"))), 2)
     dropped, captioned = mixed.embeddings([2, 0], torch.device("cpu"))
     assert captioned.rows[:, 0].tolist() == [ord(letter) for letter in "BOAT!"]
     assert dropped.rows.flatten().tolist() == [ord("A")]
@@ -196,7 +196,7 @@ def test_batches_are_read_from_cached_files(cache, video):
 
 def test_a_missing_cache_file_is_one_error_line(cache, video):
     encode(cache, video)
-    seen = load_dataset(cache, [VideoItem(video, "boat")], str)
+    dataset = load_dataset(cache, [VideoItem(video, "boat")], str)
     cache.latents(video, 0).unlink()
     with pytest.raises(PavdmError, match="is missing or damaged"):
-        seen.latents([(0, slice(0, 2))])
+        dataset.latents([(0, slice(0, 2))])

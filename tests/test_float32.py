@@ -25,17 +25,17 @@ def before(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @torch.no_grad()
 def test_the_codec_convolves_exactly_and_leaves_torch_as_it_was(before: str) -> None:
-    codec, seen = tiny_codec(), list[tuple[torch.dtype, str]]()
+    codec, dtypes = tiny_codec(), list[tuple[torch.dtype, str]]()
     for layer in codec.modules():
         if isinstance(layer, torch.nn.Conv2d):
-            layer.register_forward_hook(lambda _, inputs, out: seen.append((out.dtype, CONV.fp32_precision)))
+            layer.register_forward_hook(lambda _, inputs, out: dtypes.append((out.dtype, CONV.fp32_precision)))
     latents = codec.encode(torch.zeros(1, 2, 3, 16, 24))
     assert CONV.fp32_precision == before
-    encoding = len(seen)
+    encoding = len(dtypes)
     codec.decode(latents)
     assert CONV.fp32_precision == before
-    assert len(seen) > encoding > 0
-    assert set(seen) == {(torch.float32, "ieee")}
+    assert len(dtypes) > encoding > 0
+    assert set(dtypes) == {(torch.float32, "ieee")}
 
 
 def test_a_block_that_ends_before_another_takes_nothing_from_it(before: str) -> None:

@@ -65,13 +65,13 @@ def test_a_replayed_video_is_the_eager_one_in_every_state(schedule: Schedule, st
 @pytest.mark.parametrize("start", ["nothing", "clip", "noised"])
 @pytest.mark.parametrize("chunks", [0, 1, 2, 9, None])
 def test_there_is_one_graph_for_every_size_of_window_and_overlap(schedule: Schedule, start: str, chunks: int) -> None:
-    seen: set[tuple[int, int]] = set()
+    sizes: set[tuple[int, int]] = set()
 
     def prefill(overlap: Tensor, level: int) -> Tensor:
         return overlap
 
     def velocity(window: Tensor, levels: Tensor, memory: Tensor | None) -> Tensor:
-        seen.add((window.shape[1], 0 if memory is None else memory.shape[1]))
+        sizes.add((window.shape[1], 0 if memory is None else memory.shape[1]))
         return window
 
     initial_state, graphs, sigmas = starts(schedule)[start], taped(), sigmas_of(schedule)
@@ -89,7 +89,7 @@ def test_there_is_one_graph_for_every_size_of_window_and_overlap(schedule: Sched
         graphs=graphs,
     )
     next(recorded, None)
-    assert graphs.count == len(seen)
+    assert graphs.count == len(sizes)
 
 
 def test_the_paper_s_setting_takes_twelve_graphs_from_text_and_seven_from_a_clip_to_a_video_without_end() -> None:

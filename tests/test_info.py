@@ -166,9 +166,9 @@ def test_a_field_of_a_wrong_type_or_range_is_left_out_and_named(name: str, value
     assert err.startswith("note: damaged metadata is ignored: ")
     names = [line.split()[0] for line in out.splitlines() if line]
     assert (err.count("\n"), name in names) == (1, False)
-    again = out.splitlines()[-1]
-    assert again.startswith("pavdm generate 'a red ball'")
-    assert str(value) not in again
+    command = out.splitlines()[-1]
+    assert command.startswith("pavdm generate 'a red ball'")
+    assert str(value) not in command
 
 
 @pytest.mark.parametrize("prompt", [None, 3, ["a"], "x" * 30_000])

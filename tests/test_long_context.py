@@ -72,7 +72,7 @@ def latents(chunks: range) -> tuple[int, ...]:
 def test_the_first_chunks_and_the_last_are_shown_in_order(context: int, sink: int, first: int, method: Any) -> None:
     schedule = schedule_with(context, sink, first, method)
     width = schedule.chunk // CHUNK  # rn moves on by whole windows
-    seen = [indices for indices in shown(schedule)[0] if indices]
+    contexts = [indices for indices in shown(schedule)[0] if indices]
     expected = []
     for num_done in range(width, CHUNKS * width, width):  # chunks of CHUNK latents that have left the window
         recent, sinks = (
@@ -80,7 +80,7 @@ def test_the_first_chunks_and_the_last_are_shown_in_order(context: int, sink: in
             latents(range(first * width, (first + sink) * width)),
         )
         expected.append((*(index for index in sinks if index < CHUNK * recent.start), *latents(recent)))
-    assert seen == [indices for indices in expected if indices]
+    assert contexts == [indices for indices in expected if indices]
 
 
 @pytest.mark.parametrize(

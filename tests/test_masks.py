@@ -47,18 +47,18 @@ def test_an_edit_ratio_of_none_is_clip_after_clip_as_before(num_given):
 
 def test_an_edit_ratio_noises_what_is_shown_once_from_that_level_on():
     schedule, edit = rn(6, 4, 2), 0.7
-    sigmas, seen = sigmas_of(schedule), list[tuple[Tensor, list[int]]]()
+    sigmas, calls = sigmas_of(schedule), list[tuple[Tensor, list[int]]]()
 
     class Seeing(Mixing):
         def __call__(self, window: Tensor, levels: Tensor, memory: Tensor | None, /) -> Tensor:
             assert memory is None
-            seen.append((window, levels.tolist()))
+            calls.append((window, levels.tolist()))
             return super().__call__(window, levels, None)
 
     condition = ClipCondition(edit, anew)
     clips = sample_masked_clips(schedule, Seeing(), NOISE, build_solver(sigmas), chunks=2, condition=condition)
     latents = [clip.latents for clip in clips]
-    conditioning, second = anew(latents[0][:, -2:]), seen[schedule.steps :]
+    conditioning, second = anew(latents[0][:, -2:]), calls[schedule.steps :]
     first = next(now for now in range(6) if float(sigmas[6 - now]) <= edit)
     for now, (window, levels) in enumerate(second):
         active = now >= first

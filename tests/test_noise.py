@@ -16,8 +16,8 @@ SHAPE = (2, 3, 2, 2)
 def test_noise_is_a_pure_function_of_seed_latent_and_step() -> None:
     keys = [(seed, index, step) for seed in (-1, 0, 7) for index in (-3, 0, 1, 2**40) for step in (None, 0, 1)]
     draws = [seeded_noise(seed, SHAPE)(index, step) for seed, index, step in keys]
-    again = [seeded_noise(seed, SHAPE)(index, step) for seed, index, step in keys[::-1]][::-1]
-    assert all(torch.equal(a, b) for a, b in zip(draws, again, strict=True))
+    repeated = [seeded_noise(seed, SHAPE)(index, step) for seed, index, step in keys[::-1]][::-1]
+    assert all(torch.equal(a, b) for a, b in zip(draws, repeated, strict=True))
     assert len({draw.flatten()[0].item() for draw in draws}) == len(keys)
     assert draws[0].dtype == torch.float32
     assert draws[0].shape == SHAPE

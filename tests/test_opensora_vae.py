@@ -216,9 +216,9 @@ def test_a_clip_has_as_many_latents_as_published(codec, frames, count):
 
 def test_a_posterior_is_never_wider_or_narrower_than_it_may_be():
     moments = torch.tensor([[1.0, 90.0], [1.0, -90.0]])
-    seen: list[Tensor] = []
-    sample_posterior(moments, lambda mean, deviation: (seen.append(deviation), mean)[1])
-    torch.testing.assert_close(seen[0].flatten(), torch.tensor([10.0, -15.0]).exp())
+    recorded: list[Tensor] = []
+    sample_posterior(moments, lambda mean, deviation: (recorded.append(deviation), mean)[1])
+    torch.testing.assert_close(recorded[0].flatten(), torch.tensor([10.0, -15.0]).exp())
 
 
 def test_parameters_are_those_of_the_published_weights():

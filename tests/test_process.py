@@ -180,8 +180,8 @@ def test_a_pipe_that_nobody_reads_stops_nothing() -> None:
         assert stream.error is None
         assert reader.read(4096) == b"x" * 4096
         stream.write(b"y" * 4096)
-        held = b"".join(reader.read(4096) for _ in range(16))
-    assert held.endswith(b"y" * 4096)
+        data = b"".join(reader.read(4096) for _ in range(16))
+    assert data.endswith(b"y" * 4096)
 
 
 def test_a_full_stream_keeps_its_first_error_and_drops_the_rest() -> None:

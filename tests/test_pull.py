@@ -220,13 +220,13 @@ def test_every_hint_of_verify_leads_on(hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     here = (tmp_path / "here").resolve()
-    again = ("models", "pull", SPEC.name, "--folder", here)
+    command = ("models", "pull", SPEC.name, "--folder", here)
     hint = f"`pavdm models pull {SPEC.name} --folder {here}`"
     own = pavdm("models", "verify", "pocket")
     assert (own.code, "models pull" in own.err, "comes with the package" in own.err) == (2, False, True)
     here.mkdir()
     assert hint in pavdm("models", "verify", here).err
-    assert pavdm(*again).code == 0
+    assert pavdm(*command).code == 0
     broken = here / "vae" / "config.json"
     broken.write_bytes(b"x" * broken.stat().st_size)
     assert (
@@ -234,12 +234,12 @@ def test_every_hint_of_verify_leads_on(hub, tmp_path, monkeypatch):
         in pavdm("models", "verify", here).err
     )
     broken.unlink()
-    assert pavdm(*again).code == 0
+    assert pavdm(*command).code == 0
     (here / "pavdm.json").write_text('{"files": ')
-    for words in (("models", "verify", here), again):
+    for words in (("models", "verify", here), command):
         assert "hint: delete it and pull again" in pavdm(*words).err
     (here / "pavdm.json").unlink()
-    assert pavdm(*again).code == 0
+    assert pavdm(*command).code == 0
     assert pavdm("models", "verify", here).code == 0
 
 

@@ -106,16 +106,16 @@ def test_weights_that_are_not_there_are_one_clear_error():
 
 @pytest.mark.usefixtures("tiny")
 def test_clean_and_noisy_latents_see_each_other_and_positions_follow_the_size():
-    config, seen = job(8 * 17), []
+    config, calls = job(8 * 17), []
     model = load(config.spec, CPU, init="random")
 
     def note(module, inputs, options, out):
-        seen.append((inputs[0].shape[1], options["size"]))
+        calls.append((inputs[0].shape[1], options["size"]))
 
     model.transformer.register_forward_hook(note, with_kwargs=True)
     list(pipeline.sample_latents(config, model))
-    assert {size for _, size in seen} == {(64, 72)}
-    assert max(length for length, _ in seen) == 30 + 5
+    assert {size for _, size in calls} == {(64, 72)}
+    assert max(length for length, _ in calls) == 30 + 5
     assert config.chunks == 8
 
 

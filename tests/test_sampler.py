@@ -125,8 +125,9 @@ def alone() -> None:
 
 def held_bytes() -> int:
     gc.collect()
-    tensors = [held for held in gc.get_objects() if type(held) is Tensor]  # others hold no memory of the sampler's
-    return sum({held.untyped_storage().data_ptr(): held.untyped_storage().nbytes() for held in tensors}.values())
+    # Other objects hold no memory of the sampler's.
+    tensors = [tensor for tensor in gc.get_objects() if type(tensor) is Tensor]
+    return sum({tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
 
 
 @every_method
@@ -153,7 +154,7 @@ def test_no_global_random_state_is_read_or_moved(schedule: Schedule) -> None:
 
 
 def test_every_method_starts_a_latent_from_the_same_noise() -> None:
-    seen = []
+    noises = []
     for schedule in (pa(4, 4, 2), rn(4, 4, 2), rw(4, 4, 2), fifo(4, 4, 2)):
         draws: dict[int, Tensor] = {}
 
@@ -163,8 +164,8 @@ def test_every_method_starts_a_latent_from_the_same_noise() -> None:
             return NOISE(index, step)
 
         list(sample(schedule, Mixing(), noise, build_solver(sigmas_of(schedule)), chunks=8 // schedule.chunk))
-        seen.append(torch.stack([draws[index] for index in range(8)]))
-    assert all(torch.equal(noises, seen[0]) for noises in seen)
+        noises.append(torch.stack([draws[index] for index in range(8)]))
+    assert all(torch.equal(latents, noises[0]) for latents in noises)
 
 
 def test_a_linear_gaussian_denoiser_gives_the_closed_form() -> None:

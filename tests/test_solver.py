@@ -109,17 +109,17 @@ def test_rows_for_waiting_latents_and_the_context_do_not_step() -> None:
 
 
 def test_a_model_with_noisy_context_is_prefilled_at_every_step() -> None:
-    levels, seen = noise_levels(torch.linspace(0, 1, 7).double(), context=0.02), list[tuple[Tensor, int]]()
+    levels, calls = noise_levels(torch.linspace(0, 1, 7).double(), context=0.02), list[tuple[Tensor, int]]()
 
     class Seeing(Mixing):
         def prefill(self, context: Tensor, level: int, /) -> Tensor:
-            seen.append((context, level))
+            calls.append((context, level))
             return super().prefill(context, level)
 
     schedule = pa(6, 6, 2)
     out = list(sample(schedule, Seeing(), NOISE, replace(build_solver(levels.sigmas[:-2]), levels=levels), chunks=3))
-    assert {level for _, level in seen} == {levels.context}
-    assert len(seen) == schedule.total_steps(3) - schedule.steps
+    assert {level for _, level in calls} == {levels.context}
+    assert len(calls) == schedule.total_steps(3) - schedule.steps
     now = schedule.steps  # the first step after the first chunk has left
     fresh = torch.stack([NOISE(index, now) for index in range(2)], dim=1).double()
-    torch.testing.assert_close(seen[0][0], 0.98 * out[0] + 0.02 * fresh)
+    torch.testing.assert_close(calls[0][0], 0.98 * out[0] + 0.02 * fresh)

@@ -88,20 +88,20 @@ def test_a_text_of_the_same_shape_is_replayed_by_the_same_graphs() -> None:
 
 def test_a_context_is_prefilled_again_where_only_the_text_changes() -> None:
     """After a given clip the window grows without moving the context."""
-    schedule, seen = pa(6, 6, 2), list[tuple[float, Tensor]]()
+    schedule, calls = pa(6, 6, 2), list[tuple[float, Tensor]]()
 
     def seeing(text: Tensor) -> Denoiser:
         def prefill(context: Tensor, level: int) -> Tensor:
-            seen.append((float(text.square().sum()), context))
+            calls.append((float(text.square().sum()), context))
             return context.mean(dim=1, keepdim=True)
 
         return replace(bind(text), prefill=prefill)
 
     start = state_from_clip(schedule, clean_latents(range(-2, 0)), sigmas_of(schedule))
     states(schedule, TimelineDenoiser(seeing, switching(1).text), start=start)
-    assert seen[0][0] != seen[1][0]
-    assert seen[0][1] is seen[1][1]
-    assert len(seen) == 1 + schedule.capacity + 4
+    assert calls[0][0] != calls[1][0]
+    assert calls[0][1] is calls[1][1]
+    assert len(calls) == 1 + schedule.capacity + 4
 
 
 @every_method

@@ -65,9 +65,9 @@ def test_tone_mapping_is_monotonic_and_keeps_grays(tmp_path: Path) -> None:
     levels = np.linspace(0, 65535, 16).astype(np.uint16)
     spec = ClipSpec("hevc", pixels="yuv420p10le", color_space=(9, 16, 9))
     path = make(tmp_path / "clip.mp4", [np.full((48, 64, 3), level) for level in levels], spec)
-    seen = [frame.reshape(-1, 3).mean(0) for frame in read(path)]
-    assert all(np.ptp(colour) <= 2 for colour in seen)
-    assert np.all(np.diff([colour.mean() for colour in seen]) >= 0)
+    colors = [frame.reshape(-1, 3).mean(0) for frame in read(path)]
+    assert all(np.ptp(colour) <= 2 for colour in colors)
+    assert np.all(np.diff([colour.mean() for colour in colors]) >= 0)
 
 
 def test_bt2020_is_converted_to_bt709(tmp_path: Path) -> None:

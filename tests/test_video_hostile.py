@@ -32,11 +32,11 @@ def test_damaged_packets_are_counted_and_skipped(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path = flip(make(tmp_path / "clip.mp4", rng.integers(0, 256, (40, 48, 64, 3), np.uint8), ClipSpec(crf=20)))
     reader = FrameReader(open_video(path))
-    seen = list(reader)
+    frames = list(reader)
     assert reader.skipped > 0
-    assert len(seen) >= 10
-    assert all(frame.shape == (48, 64, 3) for frame, _ in seen)
-    times = [time for _, time in seen]
+    assert len(frames) >= 10
+    assert all(frame.shape == (48, 64, 3) for frame, _ in frames)
+    times = [time for _, time in frames]
     assert times == sorted(set(times))
 
 

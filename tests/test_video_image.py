@@ -72,14 +72,14 @@ def test_the_digest_identifies_the_file(tmp_path):
 
 
 UPRIGHT = {
-    1: lambda seen: seen,
-    2: lambda seen: seen[:, ::-1],
-    3: lambda seen: seen[::-1, ::-1],
-    4: lambda seen: seen[::-1],
-    5: lambda seen: seen.transpose(1, 0, 2),
-    6: lambda seen: np.rot90(seen, -1),
-    7: lambda seen: seen[::-1, ::-1].transpose(1, 0, 2),
-    8: lambda seen: np.rot90(seen, 1),
+    1: lambda frame: frame,
+    2: lambda frame: frame[:, ::-1],
+    3: lambda frame: frame[::-1, ::-1],
+    4: lambda frame: frame[::-1],
+    5: lambda frame: frame.transpose(1, 0, 2),
+    6: lambda frame: np.rot90(frame, -1),
+    7: lambda frame: frame[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda frame: np.rot90(frame, 1),
 }
 
 

@@ -71,13 +71,13 @@ def test_a_repeated_frame_is_converted_once(tmp_path: Path, monkeypatch: pytest.
 
 def count_decoded(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Every picture that a reader of frames takes from a decoder from now on."""
-    seen: list[object] = []
+    frames: list[object] = []
     read = FrameReader._decode
 
     def counting(reader: FrameReader, since: Fraction | None) -> Iterator[Any]:
         for picture in read(reader, since):
-            seen.append(picture[1])
+            frames.append(picture[1])
             yield picture
 
     monkeypatch.setattr(FrameReader, "_decode", counting)
-    return seen
+    return frames

@@ -53,14 +53,14 @@ def number(frame: np.ndarray) -> int:
 def test_every_format_is_decoded_completely_with_correct_colors(tmp_path: Path, kind: str) -> None:
     spec = KINDS[kind]
     video = open_video(make(tmp_path / kind, [corners(64, 96)] * 12, spec))
-    seen = list(FrameReader(video))
+    frames = list(FrameReader(video))
     assert (video.width, video.height, video.frames, video.rate) == (96, 64, 12, 10)
     assert (video.sample_aspect_ratio, video.bit_depth, video.hdr, video.variable_frame_rate) == (1, 8, "", False)
     assert video.codec in (spec.codec, "libdav1d")
     assert len(video.audio_codecs) == bool(spec.audio)
-    assert len(seen) == 12
-    assert all(close(frame, corners(64, 96)) for frame, _ in seen)
-    assert [time for _, time in seen] == video.times
+    assert len(frames) == 12
+    assert all(close(frame, corners(64, 96)) for frame, _ in frames)
+    assert [time for _, time in frames] == video.times
     assert video.duration == Fraction(12, 10)
     assert video.notes() == []
 
@@ -123,8 +123,8 @@ def test_last_frames_are_those_displayed_at_their_times(tmp_path: Path, suffix: 
     for rate, count in itertools.product([Fraction(5), Fraction(10), Fraction(40)], [1, 4, 9]):
         times = [SQUARES[-1] - Fraction(count - 1 - k) / rate for k in range(count)]
         expected = [max((n for n, start in enumerate(SQUARES) if start <= time), default=0) for time in times]
-        seen = [number(frame) for frame in read_last_frames(video, rate, count)]
-        assert seen == expected
+        numbers = [number(frame) for frame in read_last_frames(video, rate, count)]
+        assert numbers == expected
 
 
 @EVERY_KIND

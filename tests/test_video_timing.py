@@ -172,9 +172,9 @@ def test_start_offsets_are_removed_and_audio_stays_in_sync(
 def test_leading_frames_without_timestamps_are_timed(tmp_path: Path) -> None:
     plain = make(tmp_path / "plain.mkv", greys(20), ClipSpec("mpeg4", audio="mp2"))
     video = open_video(remux(plain, tmp_path / "in.mkv", shift=Fraction(-1)))
-    seen = list(FrameReader(video))
-    assert video.frames == len(seen) == 20
-    assert [time for _, time in seen] == video.times == [TENTH * (k - 10) for k in range(20)]
+    frames = list(FrameReader(video))
+    assert video.frames == len(frames) == 20
+    assert [time for _, time in frames] == video.times == [TENTH * (k - 10) for k in range(20)]
     write_extension(video, tmp_path / "out.mp4", NEW)
     times = open_video(tmp_path / "out.mp4").times
     assert [time - times[0] for time in times] == [TENTH * k for k in range(24)]

@@ -143,20 +143,20 @@ def test_every_recorded_activation_is_met() -> None:
         "block1": model.blocks[1],
         "head": model.head,
     }
-    seen: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     hooks = [
         module.register_forward_hook(
-            lambda _m, _i, out, name=name: seen.update({name: out[0] if isinstance(out, tuple) else out})
+            lambda _m, _i, out, name=name: outputs.update({name: out[0] if isinstance(out, tuple) else out})
         )
         for name, module in modules.items()
     ]
     run(model, case["x"], case["t"], case["text"])
     for hook in hooks:
         hook.remove()
-    assert seen.keys() == modules.keys()
+    assert outputs.keys() == modules.keys()
     norm = block.self_attn.norm_q  # its heads are rotated in one operation
-    seen["block0.self_attn.norm_q"] = norm(seen["block0.self_attn.q"]).flatten(2)
-    for name, output in seen.items():
+    outputs["block0.self_attn.norm_q"] = norm(outputs["block0.self_attn.q"]).flatten(2)
+    for name, output in outputs.items():
         expected = case[f"act.{name}"]
         output = output[: len(expected)] if name == "fps_projection" else output
         torch.testing.assert_close(output.reshape(expected.shape), expected, **TOLERANCE, msg=name)
