@@ -144,7 +144,7 @@ def test_a_batch_makes_each_job_once_and_names_what_failed(monkeypatch: pytest.M
     assert [path.stat().st_mtime_ns for path in paths] == before
     with pytest.raises(UsageError, match="unknown option 'second'"):
         pavdm_cli.generate_batch([{"prompt": PROMPT, "second": 3}], "other")
-    with pytest.raises(UsageError, match="job 2: videos has another job"):
+    with pytest.raises(UsageError, match="job 2: videos already has a different job"):
         pavdm_cli.generate_batch([jobs[0], jobs[1] | {"frames": 3}], "videos", **options)
 
     def fail(*inputs: object) -> None:

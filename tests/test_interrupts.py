@@ -14,7 +14,7 @@ import torch
 from support.clips import greys, make
 from support.command import pavdm
 
-from pavdm_cli.generation import write as record
+from pavdm_cli.generation import write, write_extension
 from pavdm_cli.generation.decode import RenderedChunk, RenderState
 from pavdm_cli.runtime import signals as stop_module
 from pavdm_cli.runtime.signals import stop_requested
@@ -104,12 +104,13 @@ def test_a_second_interrupt_tells_what_is_kept(at: str, tmp_path: Path, monkeypa
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(record, "render_chunks", pressed)
+    for module in (write, write_extension):
+        monkeypatch.setattr(module, "render_chunks", pressed)
     result = pavdm("generate", *QUICK, "v.mp4")
     assert (result.code, result.out) == (130, "")
     assert "interrupted: kept v.partial.mp4, 17 frames\nhint: `pavdm resume v.mp4` continues it" in result.err
     if at == "in an input":
-        monkeypatch.setattr(record, "write_chunks", written)
+        monkeypatch.setattr(write_extension, "write_chunks", written)
     result = pavdm("extend", "v.partial.mp4", "--frames", "400", "--threads", "1", "-o", "more.mp4")
     assert (result.code, result.out) == (130, "")
     if at == "in an input":
