@@ -93,7 +93,7 @@ def test_what_fails_stops_nothing_and_is_not_tried_again(
 def test_what_the_clock_cuts_short_is_left_for_the_next_call(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(script, "LEAST", 0.5)
+    monkeypatch.setattr(script, "MIN_SECONDS", 0.5)
     endless = says("import time; time.sleep(600)")
     in_tasks(script, monkeypatch, first=[], second=[endless, endless], third=[says("pass")])
     assert called(script, monkeypatch, tmp_path, "--minutes", 2 / 60) == 1
@@ -183,7 +183,7 @@ def test_a_trace_is_packed_and_kept_where_it_is_small(script: ModuleType, tmp_pa
     script.unattended.keep(str(trace), str(packed))
     assert gzip.decompress(packed.read_bytes()) == trace.read_bytes()
     packed.unlink()
-    script.unattended.LARGEST, before = 10, script.unattended.LARGEST
+    script.unattended.MAX_TRACE_BYTES, before = 10, script.unattended.MAX_TRACE_BYTES
     script.unattended.keep(str(trace), str(packed))
-    script.unattended.LARGEST = before
+    script.unattended.MAX_TRACE_BYTES = before
     assert not packed.exists()
