@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support import clips
-from support.command import pavdm
+from support.command import Said, pavdm
 from support.models import find, load, meta_of
 from support.wan import tiny_vae, write_checkpoint
 
@@ -69,21 +70,25 @@ def test_a_checkpoint_is_fine_tuned_and_loads_again(training: list[str], tmp_pat
     check_trained(tmp_path)
 
 
+def in_two_processes(*words: str) -> Said:
+    """Run a command with torchrun."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pavdm_cli"]
+    done = subprocess.run([*start, *words], capture_output=True, text=True, timeout=300, check=False)
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
 @pytest.mark.integration
 def test_two_processes_fine_tune_a_checkpoint_with_sharded_weights(training: list[str], tmp_path: Path) -> None:
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pavdm_cli"]
-    done = subprocess.run([*start, *training], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    done = in_two_processes(*training)
+    assert done.code == 0, done.err
     check_trained(tmp_path)
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("processes", [1, 2])
-def test_adapters_are_trained_and_used(processes: int, training: list[str], tmp_path: Path) -> None:
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [*start, "-m", "pavdm_cli", *training, "--lora-rank", "4"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("run", [pavdm, in_two_processes])
+def test_adapters_are_trained_and_used(run: Callable[..., Said], training: list[str], tmp_path: Path) -> None:
+    done = run(*training, "--lora-rank", "4")
+    assert done.code == 0, done.err
     factors = load_file(tmp_path / "run" / "lora.safetensors")
     assert all(factor.isfinite().all() for factor in factors.values())
     assert factors["diffusion_model.blocks.0.self_attn.q.lora_B.weight"].any()
