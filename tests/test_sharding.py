@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file, save_file
 from support.sharded import KINDS, tiny_config, write_tiny
 
-from pavdm_cli.errors import UsageError
+from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.generation import memory_advice, memory_parts, memory_plan, memory_report, pipeline
 from pavdm_cli.generation.advice import advice
 from pavdm_cli.generation.config import GenerationConfig
@@ -26,7 +27,8 @@ from pavdm_cli.generation.processes import for_processes
 from pavdm_cli.models.distributed import is_sharded
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.meta_model import module_bytes
-from pavdm_cli.models.sharding import sharded_bytes, with_sharding
+from pavdm_cli.models.open_runner import placement_for
+from pavdm_cli.models.sharding import own_rows, sharded_bytes, with_sharding
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 RANK = Path(__file__).parent / "support" / "sharded_rank.py"
@@ -97,12 +99,13 @@ def test_a_process_that_fails_in_a_step_says_why_to_rank_0(tmp_path):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_processes_hold_half_each_and_agree(kind, tmp_path):
-    main, other = run_two(tmp_path, kind)
+def test_two_processes_read_and_hold_half_each_and_agree(kind, tmp_path):
+    main, (other, num_read) = run_two(tmp_path, kind)
     assert main["difference"] <= 1e-5 * main["largest"]
     padding = 0.03 * main["whole"]  # of weights with an odd number of rows
     assert main["share"] == pytest.approx(main["whole"] / 2, abs=padding)
     assert other == pytest.approx(main["whole"] / 2, abs=padding)
+    assert num_read < 0.56 * main["whole"]  # with buffers, which are not shared
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -170,3 +173,41 @@ def test_sharded_weights_need_processes_and_no_offloading(tmp_path):
     assert any("--shard-weights has no effect in one process" in line for line in advice(config))
     with pytest.raises(UsageError, match="--shard-weights on cannot be combined with --offload"):
         ExecutionConfig(shard_weights="on", offload="model")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_loaded_after_sharding_give_the_same_latents(kind, tmp_path, group_of_one):
+    config = tiny_config(write_tiny(tmp_path / "tiny", kind), kind)
+    whole = pipeline.open_model(config)
+    expected = torch.cat(list(pipeline.sample_latents(config, whole)), dim=1)
+    placement = replace(placement_for(config.execution), shards=2)
+    model = config.video_model.load(placement, "weights")
+    assert all(weight.is_meta for weight in model.transformer.parameters())
+    sharded = with_sharding(replace(whole, model=model), SHARDED)
+    assert all(is_sharded(weight) for weight in sharded.transformer.parameters())
+    latents = torch.cat(list(pipeline.sample_latents(config, sharded)), dim=1)
+    torch.testing.assert_close(latents, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "processes"), [(8, 2), (7, 3), (2, 3), (1, 4), (5, 5)])
+def test_the_shares_are_those_of_fsdp(rows, processes, monkeypatch):
+    weight = torch.arange(rows)
+    monkeypatch.setattr(dist, "get_world_size", lambda: processes)
+    shares = []
+    for rank in range(processes):
+        monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
+        shares.append(weight[own_rows(weight)].tolist())
+    chunks = [one.tolist() for one in weight.chunk(processes)]
+    assert shares == chunks + [[]] * (processes - len(chunks))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_do_not_fit_are_refused_before_they_are_sharded(kind, tmp_path):
+    folder = write_tiny(tmp_path / "tiny", kind)
+    config = tiny_config(folder, kind)
+    for file in (folder / "transformer").glob("*.safetensors"):
+        tensors = load_file(file)
+        name = max(tensors, key=lambda one: tensors[one].numel())
+        save_file(tensors | {name: tensors[name][:-1].clone()}, file)
+    with pytest.raises(ModelError, match="does not fit"):
+        config.video_model.load(replace(placement_for(config.execution), shards=2), "weights")

@@ -89,11 +89,11 @@ def load_stored(
     """
     with torch.device("meta"):
         model = build()
-    _compare(
+    check_tensors(
         {name: value for name, value in model.state_dict().items() if not name.startswith(unused_prefixes)}, tensors
     )
     names = {tensors.name_in_file(name): name for name in tensors.files}
-    weights = tensors.read(lambda file, name: _copy_to(file.get_tensor(name), device, dtype_of(names[name])))
+    weights = tensors.read(lambda file, name: copy_to(file.get_tensor(name), device, dtype_of(names[name])))
     check_finite({name: min_max(weight) for name, weight in weights.items()}, tensors.files.__getitem__)
     model.load_state_dict(weights, strict=False, assign=True)  # compared above
     return model.eval().requires_grad_(False)
@@ -229,13 +229,13 @@ def _read(file: BinaryIO, offset: int) -> bytes:
     return file.read(4096)
 
 
-def _copy_to(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+def copy_to(value: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
     """A copy, so that the pages of the mapped file can be freed; contiguous, for the fastest matmuls."""
     dtype = dtype if value.is_floating_point() else value.dtype
     return value.to(device, dtype, copy=True, memory_format=torch.contiguous_format)
 
 
-def _compare(model: dict[str, Tensor], tensors: StoredTensors) -> None:
+def check_tensors(model: dict[str, Tensor], tensors: StoredTensors) -> None:
     """Reject missing and unknown tensors, wrong shapes and integers, by their names in the file. Raises: ModelError."""
     expected_sizes, sizes = {name: tuple(value.shape) for name, value in model.items()}, tensors.shapes()
     kinds = tensors.read(lambda file, name: str(file.get_slice(name).get_dtype()))

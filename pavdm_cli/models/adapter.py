@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from pavdm_cli.attention import Attention
+    from pavdm_cli.hub.checkpoint import StoredTensors
     from pavdm_cli.sampling.denoiser import Denoiser, TextKV
     from pavdm_cli.sampling.noise import NoiseLevels
 
@@ -48,12 +49,18 @@ class Placement:
     tiled: bool = False  # run the VAE in tiles: less memory, slightly different frames
     vae: bool = True  # load the VAE
     transformer: bool = True  # load the transformer
+    shards: int = 1  # processes that share the transformer's weights: each loads its own once they are sharded
     lora: tuple[LoraFile, ...] = ()  # merged into the transformer
 
     @property
     def weights(self) -> torch.device:
         """The device that weights are loaded to."""
         return self.storage or self.device
+
+    @property
+    def loads_shares(self) -> bool:
+        """Whether the transformer stays on the meta device until it is sharded; a LoRA is merged into whole weights."""
+        return self.shards > 1 and not self.lora
 
     @property
     def text(self) -> torch.device:
@@ -193,6 +200,10 @@ class LoadedModel(Protocol):
     @property
     def blocks(self) -> Sequence[nn.Module]:
         """The transformer's blocks in the order they run."""
+
+    @property
+    def unloaded(self) -> StoredTensors | None:
+        """The transformer's weights, where it is still on the meta device and is loaded when it has been sharded."""
 
     @property
     def resident(self) -> frozenset[str]:

@@ -55,4 +55,5 @@ def placement_for(execution: ExecutionConfig, text_device: torch.device | None =
         text_device=text_device,
         decode_batch=execution.decode_batch,
         tiled=execution.vae_tiling == "on",
+        shards=execution.processes if execution.sharded else 1,
     )

@@ -1,15 +1,23 @@
-"""Shards the transformer of a video that several processes make: each holds a share and gathers a unit at a time."""
+"""Shards the transformer of a video that several processes make: each holds a share and gathers a unit at a time.
+
+A process reads from the files only its own share, so that no host has to hold the whole transformer for each of them.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
-from torch import nn
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
 
+from pavdm_cli.hub.checkpoint import StoredTensors, copy_to
+from pavdm_cli.hub.finite import check_finite, min_max
 from pavdm_cli.models.adapter import LoadedModel
-from pavdm_cli.models.distributed import shard_model
+from pavdm_cli.models.distributed import is_sharded, shard_model
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.runner import ModelRunner
 
@@ -29,9 +37,48 @@ def with_sharding(runner: ModelRunner, execution: ExecutionConfig) -> ModelRunne
     warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     runner.vae.to(runner.device)
     shard_model(runner.transformer, runner.model.shard_units, runner.device, release=True)
+    if stored := runner.model.unloaded:
+        load_shares(runner.transformer, stored, runner.device)
     for module, name in runner.model.forward_methods:
         register_fsdp_forward_method(module, name)
     return replace(runner, sharded=True)
+
+
+def load_shares(model: nn.Module, stored: StoredTensors, device: torch.device) -> None:
+    """Load this process's rows of every sharded weight of a model on the meta device, and all of every other tensor.
+
+    Raises: ModelError.
+    """
+    targets: dict[str, Tensor] = model.state_dict()
+    names = {stored.name_in_file(name): name for name in stored.files}
+
+    def read(file: Any, name: str) -> Tensor:
+        target = targets[names[name]]
+        if not is_sharded(target):
+            return copy_to(file.get_tensor(name), device, target.dtype)
+        return copy_to(file.get_slice(name)[own_rows(target)], device, target.dtype)
+
+    shares = stored.read(read)
+    check_finite({name: min_max(share) for name, share in shares.items()}, stored.files.__getitem__)
+    model.load_state_dict({name: _as_shard(share, targets[name]) for name, share in shares.items()}, assign=True)
+
+
+def own_rows(weight: Tensor) -> slice:
+    """The rows of a weight sharded over all processes that this process holds."""
+    rows = -(-len(weight) // dist.get_world_size())
+    first = min(dist.get_rank() * rows, len(weight))
+    return slice(first, min(first + rows, len(weight)))
+
+
+def _as_shard(share: Tensor, target: Tensor) -> Tensor:
+    """This process's share as a weight like `target`."""
+    if not is_sharded(target):
+        return share
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(target, DTensor)
+    mesh, placements = target.device_mesh, target.placements
+    return DTensor.from_local(share, mesh, placements, run_check=False, shape=target.shape, stride=target.stride())
 
 
 def sharded_bytes(model: LoadedModel, processes: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.processes import for_processes
+from pavdm_cli.hub import checkpoint
 from pavdm_cli.models.parallel import Channel, LostProcessError
 from pavdm_cli.models.worker import Worker
 from support.sharded import local_bytes, tiny_config
@@ -30,8 +32,45 @@ def sample(config: GenerationConfig) -> tuple[Tensor, int]:
     return latents, local_bytes(model.transformer)
 
 
-def work(fails: bool) -> int:
-    """Serve rank 0 until it ends; the bytes of weights that this process held."""
+class CountedReads:
+    """A safetensors file, or a slice of a tensor in it, that adds the bytes read to a list."""
+
+    def __init__(self, inner: Any, sizes: list[int]) -> None:
+        self._inner, self._sizes = inner, sizes
+
+    def __enter__(self) -> CountedReads:
+        return CountedReads(self._inner.__enter__(), self._sizes)
+
+    def __exit__(self, *error: object) -> None:
+        self._inner.__exit__(*error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def get_slice(self, name: str) -> CountedReads:
+        return CountedReads(self._inner.get_slice(name), self._sizes)
+
+    def get_tensor(self, name: str) -> Tensor:
+        return self._count(self._inner.get_tensor(name))
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        return self._count(self._inner[rows])
+
+    def _count(self, tensor: Tensor) -> Tensor:
+        self._sizes.append(tensor.nbytes)
+        return tensor
+
+
+def count_reads() -> list[int]:
+    """The bytes of every tensor that this process reads from now on."""
+    sizes, open_checkpoint = list[int](), checkpoint.open_checkpoint
+    checkpoint.open_checkpoint = lambda path: CountedReads(open_checkpoint(path), sizes)
+    return sizes
+
+
+def work(fails: bool) -> tuple[int, int]:
+    """Serve rank 0 until it ends; the bytes of weights that this process held, and those that it read."""
+    sizes = count_reads()
     worker = Worker(Channel(1, 2), 1)
     if fails:
         setattr(worker, "velocity", lambda *arguments: 1 / 0)  # noqa: B010
@@ -39,7 +78,7 @@ def work(fails: bool) -> int:
         while True:
             worker.serve_call()
     assert worker.runner
-    return local_bytes(worker.runner.transformer)
+    return local_bytes(worker.runner.transformer), sum(sizes)
 
 
 def main(folder: Path, kind: str) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from pavdm_cli.hub.checkpoint import load_into, locate_tensors, tensor_shapes
+from pavdm_cli.hub.checkpoint import StoredTensors, check_tensors, load_into, locate_tensors, tensor_shapes
 from pavdm_cli.hub.weight_memory import check_room, weight_bytes
 from pavdm_cli.hub.weights_dir import cache_folder, require_weights, weights_folder
 from pavdm_cli.models.adapter import Init, Placement, TextEncoder
@@ -37,6 +37,7 @@ class LoadedOpenSora(STDiTModel):
     """Implements `LoadedModel`."""
 
     source: Path  # the folder of its weights
+    unloaded: StoredTensors | None = None  # see `LoadedModel.unloaded`
 
     def encode_stream(self) -> UnitStream:
         """As `LoadedModel.encode_stream`."""
@@ -82,7 +83,8 @@ def check_loadable(spec: ModelSpec, placement: Placement) -> None:
     check_installed()
     folder, parts = weights_folder(spec), ["transformer"] * placement.transformer + ["vae"] * placement.vae
     read_config(folder)
-    size = sum(weight_bytes(folder / part, DTYPES[placement.precision]) for part in parts)
+    sizes = {part: weight_bytes(folder / part, DTYPES[placement.precision]) for part in parts}
+    size = sum(sizes[part] // (placement.shards if part == "transformer" else 1) for part in parts)
     check_room("Open-Sora", size, placement.weights, "free some, or use --device cpu")
 
 
@@ -92,13 +94,23 @@ def load(spec: ModelSpec, placement: Placement) -> LoadedOpenSora:
     folder, dtype, device = weights_folder(spec), DTYPES[placement.precision], placement.weights
     config = read_config(folder)
     sizes = infer_vae_config(tensor_shapes(locate_tensors(folder / "vae"))) if placement.vae else VAEConfig()
-    if placement.transformer:
+    unloaded: StoredTensors | None = None
+    if placement.transformer and not placement.loads_shares:
         transformer = load_into(lambda: STDiT(config), folder / "transformer", device, dtype)
     else:
-        with torch.device("meta"):
-            transformer = STDiT(config)
+        transformer = _meta_transformer(config, dtype)
+    if placement.transformer and placement.loads_shares:
+        unloaded = StoredTensors(folder / "transformer", locate_tensors(folder / "transformer"))
+        check_tensors(transformer.state_dict(), unloaded)
     vae = load_into(lambda: OpenSoraVAE(sizes), folder / "vae", device, dtype) if placement.vae else nn.Identity()
-    return _model(transformer, vae, placement, folder, scales_positions=True)
+    return replace(_model(transformer, vae, placement, folder, scales_positions=True), unloaded=unloaded)
+
+
+def _meta_transformer(config: STDiTConfig, dtype: torch.dtype) -> STDiT:
+    with torch.device("meta"):
+        transformer = STDiT(config)
+    transformer.to("meta", dtype)  # the rotary frequencies are computed on the CPU
+    return transformer.eval().requires_grad_(False)
 
 
 def load_without_weights(
@@ -120,10 +132,10 @@ def load_without_weights(
             else nn.Identity()
         )
     else:
+        transformer = _meta_transformer(config, dtype)
         with torch.device("meta"):
-            transformer, vae = STDiT(config), OpenSoraVAE(vae_sizes)
-        for part in (transformer, vae):  # the rotary frequencies are computed on the CPU
-            part.to("meta", dtype).eval().requires_grad_(False)
+            vae = OpenSoraVAE(vae_sizes)
+        vae.to("meta", dtype).eval().requires_grad_(False)
     return _model(transformer, vae, placement, folder, scales_positions)
 
 

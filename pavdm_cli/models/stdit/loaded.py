@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from pavdm_cli.hub.checkpoint import StoredTensors
 from pavdm_cli.models.adapter import DenoiserConfig, StepShape, TextEmbedding
 from pavdm_cli.models.distributed import full_tensor
 from pavdm_cli.models.layout import LatentLayout
@@ -39,6 +40,11 @@ class STDiTModel:
     vae: nn.Module
     scaled: bool  # position embeddings depend on the size in pixels
     num_null_tokens: int  # length of the null embedding without a prompt
+
+    @property
+    def unloaded(self) -> StoredTensors | None:
+        """See `LoadedModel.unloaded`."""
+        return None
 
     @property
     def blocks(self) -> Sequence[Block]:

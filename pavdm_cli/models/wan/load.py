@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.hub.checkpoint import StoredTensors, digest_files, load_stored
+from pavdm_cli.hub.checkpoint import StoredTensors, check_tensors, digest_files, load_stored
 from pavdm_cli.hub.weight_memory import check_room
 from pavdm_cli.hub.weights_dir import cache_folder, require_weights, weights_folder
 from pavdm_cli.models.adapter import Init, Placement, TextEncoder
@@ -55,7 +55,7 @@ def check_loadable(variant: Variant, spec: ModelSpec, placement: Placement) -> N
         raise ModelError(f"the transformer of {weights_folder(spec)} takes {reads}, its VAE {vae_sizes.channels}", HINT)
     if vae_sizes.scale != variant.vae.scale:
         raise ModelError(f"the VAE of {weights_folder(spec)} is not that of {variant.spec.name}", HINT)
-    num_bytes = weight_bytes(transformer, DTYPES[placement.precision]) * placement.transformer
+    num_bytes = weight_bytes(transformer, DTYPES[placement.precision]) * placement.transformer // placement.shards
     num_bytes += weight_bytes(vae, torch.float32) * placement.vae
     check_room(spec.name, num_bytes, placement.weights, "free some, or use --offload or --device cpu")
 
@@ -96,7 +96,8 @@ def load(variant: Variant, spec: ModelSpec, placement: Placement) -> LoadedWan:
     check_loadable(variant, spec, placement)
     sizes, vae_sizes, transformer_weights, vae_weights = read_headers(spec)
     dtype, device = DTYPES[placement.precision], placement.weights
-    if placement.transformer:
+    unloaded: StoredTensors | None = None
+    if placement.transformer and not placement.loads_shares:
         transformer = load_stored(
             lambda: WanTransformer(sizes),
             transformer_weights,
@@ -106,11 +107,14 @@ def load(variant: Variant, spec: ModelSpec, placement: Placement) -> LoadedWan:
         merge_lora(transformer, placement.lora, original_name)
     else:
         transformer = _meta_transformer(sizes, dtype)
+    if placement.transformer and placement.loads_shares:
+        unloaded = transformer_weights
+        check_tensors(transformer.state_dict(), unloaded)
     vae: nn.Module = nn.Identity()
     if placement.vae:
         tiled = placement.tiled
         vae = load_stored(lambda: WanVAE(vae_sizes, tiled=tiled), vae_weights, device, lambda name: torch.float32)
-    return LoadedWan(transformer, vae, weights_folder(spec).resolve())
+    return LoadedWan(transformer, vae, weights_folder(spec).resolve(), unloaded=unloaded)
 
 
 def load_without_weights(variant: Variant, spec: ModelSpec, placement: Placement, init: Init) -> LoadedWan:

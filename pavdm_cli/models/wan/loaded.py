@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pavdm_cli.hub.checkpoint import StoredTensors
 from pavdm_cli.models.adapter import DenoiserConfig, StepShape, TextEmbedding
 from pavdm_cli.models.distributed import full_tensor
 from pavdm_cli.models.layout import LatentLayout
@@ -37,6 +38,7 @@ class LoadedWan:
     vae: nn.Module
     source: Path  # the folder of its weights
     resident: frozenset[str] = frozenset()
+    unloaded: StoredTensors | None = None  # see `LoadedModel.unloaded`
 
     @property
     def config(self) -> WanConfig:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pavdm_cli.hub.checkpoint import StoredTensors
 from pavdm_cli.models.adapter import DenoiserConfig, Init, Placement, StepShape, TextEmbedding
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.random_weights import init_random
@@ -159,6 +160,7 @@ class Loaded:
     hidden: int = HIDDEN
     head_width: int = HIDDEN // 2
     resident: frozenset[str] = frozenset()
+    unloaded: StoredTensors | None = None
     text_shape: tuple[int, int] = (16, TEXT)
 
     @property
