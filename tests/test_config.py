@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import pytest
+import torch
 from support.command import pavdm
 from support.options import ROOT, parsed, sample
 
@@ -185,8 +186,26 @@ def test_the_plan_says_where_every_value_is_from(monkeypatch: pytest.MonkeyPatch
         "seed": "PAVDM_SEED",
         "device": "--device",
         **dict.fromkeys(("seconds", "crf", "output"), "default"),
+        **dict.fromkeys(("threads", "precision", "attention", "context_cache"), "this machine"),
     }
     assert {"window", "size", "guidance"} < sources.keys()
+
+
+def test_the_plan_tells_what_is_chosen_for_this_machine() -> None:
+    request = request_from_params(parsed("generate", PROMPT).params | {"device": "cpu"})
+    config = resolve(request)
+    chosen = plan.execution_settings(config, {})
+    assert chosen == {
+        "device": ("cpu", "this machine"),
+        "threads": (str(torch.get_num_threads()), "this machine"),
+        "precision": (config.execution.precision, "this machine"),
+        "attention": ("sdpa", "this machine"),
+        "context_cache": ("reuse", "this machine"),
+    }
+    flags = {"attention": ("sdpa-math", "--attention"), "context_cache": ("recompute", "--context-cache")}
+    assert plan.execution_settings(config, flags | {"device": ("auto", "--device")}).keys() == chosen.keys() - flags
+    with_sizes = resolve(replace(request, model="opensora-v1.2"))
+    assert plan.execution_settings(with_sizes, {}).keys() == chosen.keys() | {"cfg_batching", "vae_tiling"}
 
 
 def test_what_a_model_cannot_use_is_skipped_from_files_and_rejected_from_flags() -> None:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SLOW_SECONDS, SLOW_RATIO = 3600, 100  # slower than both: no machine for this model
 MODEL_CARD = ("steps", "window", "chunk", "context", "guidance", "solver", "warmup")  # size and fps are added below
+EXECUTION = ("device", "threads", "precision", "attention", "context_cache")
+RESIZABLE_EXECUTION = ("cfg_batching", "vae_tiling")  # of models whose size varies
 Sources = Mapping[str, tuple[Any, str]]  # by key: an option's value, and the flag, the variable or the file it is from
 
 
@@ -41,6 +43,20 @@ def settings_with_sources(config: GenerationConfig, sources: Sources) -> dict[st
     card_values |= {"size": f"{spec.size[1]}x{spec.size[0]}", "fps": spec.fps}
     card_settings = {name: (value, card) for name, value in card_values.items() if name not in sources}
     return {name: (str(value), source) for name, (value, source) in {**sources, **card_settings}.items()}
+
+
+def execution_settings(config: GenerationConfig, sources: Sources) -> dict[str, tuple[str, str]]:
+    """Switches that were resolved for this machine, with the attention backend that loading the model will choose."""
+    from pavdm_cli.attention import Case, choose_backend, machine_of
+    from pavdm_cli.generation.memory_plan import meta_model_of
+
+    names = EXECUTION + RESIZABLE_EXECUTION * bool(config.spec.size_multiple)
+    values = {name: str(getattr(config.execution, name)) for name in names}
+    model = meta_model_of(config).model
+    case = Case(machine_of(config.device), model.dtype, model.head_width)
+    values["attention"] = choose_backend(config.execution.attention, case).name
+    open_names = [name for name in values if str(sources.get(name, ("auto", ""))[0]) in ("auto", "0")]
+    return {name: (values[name], "this machine") for name in open_names}
 
 
 def print_settings(config: GenerationConfig, sources: Sources) -> None:
@@ -81,6 +97,7 @@ def print_plan(
         require_weights(config.spec, bool(config.prompt), config.video_model.published)
     budget = memory_plan.choose_plan(config)
     time, origins = estimate.estimate(budget.config, pixels), settings_with_sources(config, sources or {})
+    origins |= execution_settings(budget.config, sources or {})
     if as_json:
         figures = {"videos": count, "time": estimate.figures(time)}
         figures["settings"] = {name: {"value": value, "source": source} for name, (value, source) in origins.items()}
