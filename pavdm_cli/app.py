@@ -85,7 +85,9 @@ def _translate_typer_error(error: Exception) -> PavdmError | None:
     if type(error).__name__ == "NoArgsIsHelpError":  # Typer has already printed the help
         sys.exit(UsageError.exit_code)
     path = context.command_path if context else "pavdm"
-    return UsageError(simplify_message(error.format_message()), f"`{path} --help` lists the options")
+    message = simplify_message(error.format_message())
+    listed = "commands" if message.startswith(("No such command", "Missing command")) else "options"
+    return UsageError(message, f"`{path} --help` lists the {listed}")
 
 
 def _exit_interrupted(interrupt: KeyboardInterrupt) -> NoReturn:

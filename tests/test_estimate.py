@@ -100,7 +100,7 @@ def test_the_plan_tells_time_as_text_and_json_and_loads_nothing(tmp_path, monkey
     assert text.code == 0, text.err
     table = text.out.partition("\n\ntime (estimate)\n")[2].partition("\n\nsettings\n")[0]
     names = [line.split()[0] for line in table.splitlines()]
-    assert names == ["load", "denoise", "decode", "write", "in"]
+    assert names == ["load", "denoise", "decode", "write", "total"]
     plan = json.loads(pavdm(*words, "--json", "-n", "3").out)
     assert plan["videos"] == 3
     assert plan["fits"] is True

@@ -96,3 +96,16 @@ def test_an_option_for_the_training_of_the_other_model_is_rejected(option, tmp_p
     assert (code, out) == (2, "")
     assert err.startswith(f"error: {option} only applies to: {'Pocket' if for_pocket else 'Open-Sora or Wan'}, on ")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["genrate"], "`pavdm --help` lists the commands"),
+        (["models", "shw"], "`pavdm models --help` lists the commands"),
+        (["models", "--shw"], "`pavdm models --help` lists the options"),
+        (["generate", "x", "--secnds", "3"], "`pavdm generate --help` lists the options"),
+    ],
+)
+def test_the_hint_says_what_the_help_lists(words: list[str], hint: str) -> None:
+    assert pavdm(*words).err.splitlines()[-1] == f"hint: {hint}"

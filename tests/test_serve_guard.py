@@ -118,6 +118,13 @@ def test_a_wrong_field_is_named(client: TestClient, body: dict[str, Any], param:
     assert (response.status_code, response.json()["error"]["param"]) == (422, param)
 
 
+def test_an_unknown_field_or_id_says_where_to_look(client: TestClient) -> None:
+    field = client.post("/v1/videos", json={"prompt": BALL, "secs": 4}).json()["error"]["message"]
+    assert field == "unknown field 'secs'; /openapi.json lists the fields"
+    identifier = client.get("/v1/videos/ID").json()["error"]["message"]
+    assert identifier == "'ID' is not the id of a video; GET /v1/videos lists them"
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "zebra"}, "zebra"),
     ({"model": "/etc"}, "no model"),

@@ -153,5 +153,5 @@ def lines(estimate: Estimate) -> list[tuple[str, str]]:
     total, low, high = map(format_estimate, (estimate.total, estimate.low, estimate.high))
     return [
         *rows,
-        ("in all", f"{total}, likely {low} to {high} ({basis}{kind})"),
+        ("total", f"{total}, likely {low} to {high} ({basis}{kind})"),
     ]

@@ -33,7 +33,12 @@ Force = Annotated[
 
 
 def resume(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The video, its NAME.partial file or its checkpoint.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="The video (NAME.mp4), its partial file (NAME.partial.mp4) or its checkpoint."
+        ),
+    ],
     force: Force = False,
     keep_state: output_options.KeepState = False,
     as_json: output_options.Json = False,

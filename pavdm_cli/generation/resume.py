@@ -61,7 +61,9 @@ def find_interrupted(file: Path) -> InterruptedVideo | None:
     if partial.exists():
         hint = f"`{command_line(('pavdm', 'extend'), str(partial))}` continues it from its last frames"
         raise InputError(f"{partial} has no checkpoint", hint)
-    raise InputError(f"no interrupted video found for {file}", "name the video, or its NAME.partial file")
+    raise InputError(
+        f"no interrupted video found for {file}", "name the video, for example boat.mp4 or boat.partial.mp4"
+    )
 
 
 def _check_is_generated(file: Path) -> None:

@@ -71,8 +71,14 @@ def _http_error(request: Request, error: Exception) -> JSONResponse:
 def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError | ValidationError)
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "body")
-    return error_response(422, f"{place}: {first['msg']}" if place else first["msg"], place or None)
+    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "path"))
+    if first["type"] == "extra_forbidden":
+        message = f"unknown field {place!r}; /openapi.json lists the fields"
+    elif place == "video_id":
+        message = f"{first['input']!r} is not the id of a video; GET /v1/videos lists them"
+    else:
+        message = f"{place}: {first['msg']}" if place else first["msg"]
+    return error_response(422, message, place or None)
 
 
 def _document_create(app: FastAPI) -> None:
