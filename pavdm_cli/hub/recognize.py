@@ -53,16 +53,27 @@ def recognize(folder: Path, specs: Sequence[ModelSpec]) -> str:
             raise ModelError(f"{folder} has no {missing}", hint)
     if not candidates:
         raise ModelError(f"{folder} contains no model: {_join_first(sorted(entries))}", hint)
-    part_errors = [_foreign_part_error(folder, spec) for spec in candidates]
-    matching_specs = [spec for spec, wrong in zip(candidates, part_errors, strict=True) if not wrong]
+    matching_specs = [spec for spec in candidates if not _foreign_part_error(folder, spec)]
     if not matching_specs:
-        raise ModelError(part_errors[0], hint)
+        closest = max(candidates, key=lambda spec: _num_known_parts(folder, spec))
+        raise ModelError(_foreign_part_error(folder, closest), hint)
     return max(matching_specs, key=lambda spec: _similarity(folder, spec)).name  # the first of equals
 
 
 def _declares_part(path: Path, spec: ModelSpec, part: str) -> bool:
     """Whether a configuration declares an architecture of the part. Raises: ModelError."""
-    return any(name.lower() in spec.architectures.get(part, ()) for name in _architectures_of(path, _read(path)))
+    return _has_any(_architectures_of(path, _read(path)), spec.architectures.get(part, ()))
+
+
+def _has_any(names: Iterable[str], architectures: Iterable[str]) -> bool:
+    """Whether any name is one of these architectures, in upper or lower case."""
+    return not {name.lower() for name in names}.isdisjoint(architecture.lower() for architecture in architectures)
+
+
+def _num_known_parts(folder: Path, spec: ModelSpec) -> int:
+    """Number of parts in a folder that declare an architecture of the model. Raises: ModelError."""
+    paths = {part: folder / PIPELINE if part == PIPELINE else folder / part / CONFIG for part in spec.architectures}
+    return sum(path.is_file() and _declares_part(path, spec, part) for part, path in paths.items())
 
 
 def _similarity(folder: Path, spec: ModelSpec) -> int:
@@ -83,7 +94,7 @@ def _foreign_part_error(folder: Path, spec: ModelSpec) -> str:
         if part == ROOT and any((folder / sibling).exists() for sibling in spec.architectures if sibling != ROOT):
             continue
         names = _architectures_of(path, _read(path)) if os.path.lexists(path) else []
-        if names and not any(name.lower() in architectures for name in names):
+        if names and not _has_any(names, architectures):
             return f"{folder / part} has an unknown architecture: {summarize(names[0])}"
     return ""
 
@@ -139,7 +150,7 @@ def _reject(folder: Path, config: dict[str, Any], specs: Sequence[ModelSpec], hi
     folders = [(part, architectures, spec) for spec in specs for part, architectures in spec.architectures.items()]
     parts = [entry for entry in folders if entry[0] not in (ROOT, PIPELINE)]
     for part, architectures, spec in parts:
-        if any(name.lower() in architectures for name in names):
+        if _has_any(names, architectures):
             advice = f"give the folder that holds {', '.join(entry[0] for entry in parts if entry[2] is spec)}"
             raise ModelError(f"{folder} is only the {part} of a model", f"{advice}; {hint}")
     architecture = summarize(names[0]) if names else "it does not say which"

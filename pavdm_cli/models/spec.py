@@ -78,7 +78,7 @@ class ModelSpec:
     fps: int
     window: int  # noisy latents
     chunk: int  # latents
-    steps: int  # default of sampling
+    steps: int  # default of sampling; a multiple of window / chunk, or a divisor of it
     trained_steps: int  # levels of training: sampling may use every second or third
     guidance: float  # default of sampling
     method: str  # that it was trained for
@@ -95,9 +95,11 @@ class ModelSpec:
     reencodes: bool = False  # between clips, the last frames are decoded and encoded again by default
     parts: tuple[WeightPart, ...] = ()  # to download; none: the weights are bundled with the package
     files: tuple[str, ...] = ()  # that identify the model in a folder
-    # Architectures that identify it, by part.
+    # Architectures that identify it in a folder, by part: `_class_name`, `model_type` or an entry of `architectures`
+    # in the part's config.json, in upper or lower case.
     architectures: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
-    precisions: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)  # by device, default first
+    # By device, default first; "": other devices.
+    precisions: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"": ("fp32",)}, compare=False)
     distilled_guidance: float = 1.0  # CFG scale distilled into a single pass; 1: none (Meng et al. 2023)
     # Values in the configuration of a part that distinguish this model from others of the same architecture.
     distinguishing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
