@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from pavdm_cli.sampling.noise import NoiseLevels
 
 Init = Literal["weights", "random", "meta"]  # published weights, random ones of the same size, or meta tensors
-Options = Mapping[str, Any]  # values of the options that a model adds, by `ModelOption.key`
+# Values of the options that a model adds, by `ModelOption.key`; those at their default are missing, and on the meta
+# device all are: read them with `options.get(key, default)`.
+Options = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,13 @@ class Stream(Protocol):
         """Latents that must be pushed again, from now, to rebuild the state exactly."""
 
     def push(self, values: Tensor, /) -> Tensor:
-        """Frames (B, n, 3, H, W), 0 to 1, to latents (B, T, C, h, w), or back; an incomplete unit waits for more."""
+        """Frames (B, n, 3, H, W), 0 to 1, to latents (B, T, C, h, w), or back; an incomplete unit waits for more.
+
+        Where nothing is complete, the second size of the result is 0, and its later sizes do not matter.
+        """
 
     def flush(self) -> Tensor:
-        """The last, incomplete unit."""
+        """The last, incomplete unit; empty, as in `push`, if there is none."""
 
 
 class TextEncoder(Protocol):
@@ -156,7 +161,7 @@ class VideoModel(Protocol):
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
         """The prompt in the form of the training captions; source: caption of the video that is continued.
 
-        Raises: UsageError.
+        Raises: UsageError, also where `text` is empty.
         """
 
     @property
@@ -252,7 +257,11 @@ class LoadedModel(Protocol):
         """Keys and values of the texts, a batch row each: all that a denoiser needs of them."""
 
     def bind(self, levels: NoiseLevels, config: DenoiserConfig) -> Callable[[TextKV], Denoiser]:
-        """A function from what `text_kv` returns to a denoiser; calling it computes nothing."""
+        """A function from what `text_kv` returns to a denoiser; calling it computes nothing.
+
+        A denoiser's levels are rows of `levels.timesteps`, which may be on another device; a velocity has the window's
+        dtype. On the meta device memory is estimated by running it, so no tensor's value may decide what is computed.
+        """
 
     def velocity(
         self, noisy: Tensor, timesteps: Tensor, text: Sequence[TextEmbedding], config: DenoiserConfig
