@@ -65,7 +65,10 @@ def test_a_pickle_that_would_run_something_is_rejected_and_runs_nothing(tmp_path
     with pytest.raises(ModelError, match="no list of tensors"):
         convert(tmp_path)
     assert not (tmp_path / "ran").exists()
+    (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match="no pickled weights"):
+        convert(tmp_path / "empty")
+    with pytest.raises(ModelError, match="nowhere is not a folder"):
         convert(tmp_path / "nowhere")
 
 

@@ -179,3 +179,8 @@ def test_without_its_packages_a_hint_names_them(folder: Path, monkeypatch: pytes
     assert code == 1
     assert "evaluate needs scenedetect-headless, opencv-python-headless, matplotlib" in err
     assert 'pip install "scenedetect-headless>=' in err
+
+
+def test_a_missing_path_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        find_videos([tmp_path / "nowhere"])

@@ -31,6 +31,8 @@ def find_videos(paths: Sequence[Path]) -> list[Path]:
     """The files, and the videos in the folders, sorted by name. Raises: InputError."""
     files: list[Path] = []
     for path in paths:
+        if not path.exists():
+            raise InputError(f"{path} does not exist", "give a video file or a folder of videos")
         inside = (
             [file for file in sorted(path.iterdir()) if file.suffix.lower() in VIDEO_SUFFIXES]
             if path.is_dir()

@@ -29,6 +29,8 @@ ODD = "it was not loaded; weights are dense tensors of real numbers, each with m
 
 def convert(folder: Path) -> list[Path]:
     """Write each pickled file of a folder as safetensors next to it. Raises: ModelError, OutputError."""
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is not a folder", "give the folder that has the pickled weights")
     pickled_files = sorted(path for kind in PICKLED for path in folder.glob(kind))
     if not pickled_files:
         raise ModelError(f"no pickled weights in {folder}", f"looked for {', '.join(PICKLED)}")
