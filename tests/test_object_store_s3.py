@@ -183,4 +183,4 @@ def test_what_is_missing_is_one_line(
 
 def test_a_url_without_a_bucket_is_rejected() -> None:
     code, _, err = pavdm("batch", "jobs.txt", "-d", "s3://", *QUICK)
-    assert (code, err.splitlines()[0]) == (2, "error: s3:// names no bucket")
+    assert (code, err.splitlines()[0]) == (2, "error: s3:// names no bucket or folder")

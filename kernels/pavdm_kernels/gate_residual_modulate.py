@@ -92,9 +92,9 @@ def launch(
     scale: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Always the kernel; arguments as `gate_residual_modulate`, with () for no gate."""
-    kernel, outputs = prepare_launch(x, branch, level_idx, gate, shift, scale)
+    kernel, results = prepare_launch(x, branch, level_idx, gate, shift, scale)
     kernel.run()
-    return outputs
+    return results
 
 
 @launch.register_fake

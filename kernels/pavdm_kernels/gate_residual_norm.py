@@ -67,9 +67,9 @@ def launch(
     x: Tensor, branch: Tensor, level_idx: Tensor, gate: Sequence[Tensor], norm: Sequence[Tensor], eps: float = 1e-6
 ) -> tuple[Tensor, Tensor]:
     """Always the kernel; arguments as `gate_residual_norm`."""
-    kernel, outputs = prepare_launch(x, branch, level_idx, gate, norm, eps)
+    kernel, results = prepare_launch(x, branch, level_idx, gate, norm, eps)
     kernel.run()
-    return outputs
+    return results
 
 
 @launch.register_fake

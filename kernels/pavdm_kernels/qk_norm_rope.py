@@ -94,9 +94,9 @@ def launch(
     q: Tensor, k: Tensor, weights: Sequence[Tensor], rope: Tensor | None, eps: float = 1e-6
 ) -> tuple[Tensor, Tensor]:
     """Always the kernel; arguments as `qk_norm_rope`."""
-    kernel, outputs = prepare_launch(q, k, weights, rope, eps)
+    kernel, results = prepare_launch(q, k, weights, rope, eps)
     kernel.run()
-    return outputs
+    return results
 
 
 @launch.register_fake

@@ -42,7 +42,7 @@ def open_object_store(url: str) -> ObjectStore:
     except Exception as error:  # every implementation has its own
         raise UsageError(f"cannot use {printable(url)}: {_reason(error)}", "check the URL") from None
     if not root.strip("/"):
-        raise UsageError(f"{protocol}:// names no bucket", f"write {protocol}://bucket/folder")
+        raise UsageError(f"{protocol}:// names no bucket or folder", f"write {protocol}://bucket/folder")
     return ObjectStore(url, system, root.rstrip("/"))
 
 

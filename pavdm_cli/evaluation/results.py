@@ -10,7 +10,6 @@ from pavdm_cli.errors import InputError, OutputError
 from pavdm_cli.evaluation.measure import Measurement
 from pavdm_cli.runtime.untrusted import (
     InvalidError,
-    Kind,
     NotJSONError,
     integer,
     list_of,
@@ -19,6 +18,7 @@ from pavdm_cli.runtime.untrusted import (
     number,
     optional,
     parse_json,
+    record_of,
     string,
 )
 
@@ -32,10 +32,6 @@ SPAN = {
 }
 
 
-def _is_span(value: object) -> bool:
-    return isinstance(value, dict) and value.keys() == SPAN.keys() and not mismatches(value, SPAN)
-
-
 FIELDS = {
     "path": string(4096),
     **dict.fromkeys(("frames", "width", "height"), integer(0, 10**9)),
@@ -44,7 +40,7 @@ FIELDS = {
     "metrics": mapping_of(optional(FIGURE), 100),
     "clips": mapping_of(list_of(FIGURE, 10**6), 100),
     "features": list_of(list_of(FIGURE, 1000), 10**6),
-    "spans": list_of(Kind("a span of a prompt", _is_span), 1001),
+    "spans": list_of(record_of("a span of a prompt", SPAN), 1001),
 }
 
 

@@ -126,11 +126,7 @@ def _last_prompt(metadata: dict[str, Any], video: VideoInfo) -> dict[str, Any]:
     """The prompt in effect at the end of the video, if it is not the first one."""
     if "prompt_ranges" in metadata:
         prompts = [part.prompt for part in prompt_ranges(metadata) if part.start < video.duration]
-        return (
-            dict.fromkeys(("prompt", "caption") if "caption" in metadata else ("prompt",), prompts[-1])
-            if prompts
-            else {}
-        )
+        return dict.fromkeys({"prompt", "caption"} & metadata.keys(), prompts[-1]) if prompts else {}
     end = float(video.duration - metadata.get("copied", 0) / video.rate)
     past = [change for change in metadata.get("timeline", []) if change["at"] < end]
     return past[-1] if past else {}

@@ -11,18 +11,13 @@ from typing import Any
 from pavdm_cli.errors import ModelError
 from pavdm_cli.generation.timeline import MAX_TIME, STORED_PROMPT, format_seconds
 from pavdm_cli.models import registry
-from pavdm_cli.runtime.untrusted import Kind, list_of, mismatches, number, optional
+from pavdm_cli.runtime.untrusted import list_of, number, optional, record_of
 
 TIME, MAX_RANGES = number(0, MAX_TIME), 10_000
 FIELDS = {"prompt": STORED_PROMPT, "start": TIME, "end": optional(TIME), "fade_in": TIME, "fade_out": TIME}
 
 
-def _is_range(value: object) -> bool:
-    """Whether a value is a stored range."""
-    return isinstance(value, dict) and value.keys() == FIELDS.keys() and not mismatches(value, FIELDS)
-
-
-STORED_RANGES = list_of(Kind("a part of the video with its prompt", _is_range), MAX_RANGES)
+STORED_RANGES = list_of(record_of("a part of the video with its prompt", FIELDS), MAX_RANGES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -21,10 +22,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(path.name + ".tmp")
     try:
+        temporary.unlink(missing_ok=True)  # of a killed process, with permissions of its own
         temporary.touch()
-        mode = temporary.stat().st_mode
+        mode = stat.S_IMODE(temporary.stat().st_mode)
         yield temporary
-        temporary.chmod(mode)
+        if stat.S_IMODE(temporary.stat().st_mode) != mode:
+            with suppress(OSError):  # of file systems without permissions
+                temporary.chmod(mode)
         os.replace(temporary, path)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises the last
         raise OutputError(f"cannot write {path}: {error}", "free some space, or choose another folder") from error

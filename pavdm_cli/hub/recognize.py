@@ -62,17 +62,21 @@ def recognize(folder: Path, specs: Sequence[ModelSpec]) -> str:
 
 def _declares_part(path: Path, spec: ModelSpec, part: str) -> bool:
     """Whether a configuration declares an architecture of the part. Raises: ModelError."""
-    return _has_any(_architectures_of(path, _read(path)), spec.architectures.get(part, ()))
+    return _matches_architecture(_architectures_of(path, _read(path)), spec.architectures.get(part, ()))
 
 
-def _has_any(names: Iterable[str], architectures: Iterable[str]) -> bool:
+def _config_path(folder: Path, part: str) -> Path:
+    return folder / PIPELINE if part == PIPELINE else folder / part / CONFIG
+
+
+def _matches_architecture(names: Iterable[str], architectures: Iterable[str]) -> bool:
     """Whether any name is one of these architectures, in upper or lower case."""
     return not {name.lower() for name in names}.isdisjoint(architecture.lower() for architecture in architectures)
 
 
 def _num_known_parts(folder: Path, spec: ModelSpec) -> int:
     """Number of parts in a folder that declare an architecture of the model. Raises: ModelError."""
-    paths = {part: folder / PIPELINE if part == PIPELINE else folder / part / CONFIG for part in spec.architectures}
+    paths = {part: _config_path(folder, part) for part in spec.architectures}
     return sum(path.is_file() and _declares_part(path, spec, part) for part, path in paths.items())
 
 
@@ -90,11 +94,11 @@ def _similarity(folder: Path, spec: ModelSpec) -> int:
 def _foreign_part_error(folder: Path, spec: ModelSpec) -> str:
     """A message about a part that declares an architecture other than the model's, or empty. Raises: ModelError."""
     for part, architectures in spec.architectures.items():
-        path = folder / PIPELINE if part == PIPELINE else folder / part / CONFIG
+        path = _config_path(folder, part)
         if part == ROOT and any((folder / sibling).exists() for sibling in spec.architectures if sibling != ROOT):
             continue
         names = _architectures_of(path, _read(path)) if os.path.lexists(path) else []
-        if names and not _has_any(names, architectures):
+        if names and not _matches_architecture(names, architectures):
             return f"{folder / part} has an unknown architecture: {summarize(names[0])}"
     return ""
 
@@ -150,7 +154,7 @@ def _reject(folder: Path, config: dict[str, Any], specs: Sequence[ModelSpec], hi
     folders = [(part, architectures, spec) for spec in specs for part, architectures in spec.architectures.items()]
     parts = [entry for entry in folders if entry[0] not in (ROOT, PIPELINE)]
     for part, architectures, spec in parts:
-        if _has_any(names, architectures):
+        if _matches_architecture(names, architectures):
             advice = f"give the folder that holds {', '.join(entry[0] for entry in parts if entry[2] is spec)}"
             raise ModelError(f"{folder} is only the {part} of a model", f"{advice}; {hint}")
     architecture = summarize(names[0]) if names else "it does not say which"

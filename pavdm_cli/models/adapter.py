@@ -60,9 +60,14 @@ class Placement:
         return self.storage or self.device
 
     @property
-    def loads_shares(self) -> bool:
+    def loads_shards(self) -> bool:
         """Whether the transformer stays on the meta device until it is sharded; a LoRA is merged into whole weights."""
         return self.shards > 1 and not self.lora
+
+    def bytes_by_device(self, transformer: int, vae: int) -> dict[torch.device, int]:
+        """What loading weights of these sizes needs on each device; a shard goes straight to the model's device."""
+        shard, device = (transformer // self.shards, self.device) if self.loads_shards else (transformer, self.weights)
+        return {self.weights: vae} | {device: shard + vae * (device == self.weights)}
 
     @property
     def text(self) -> torch.device:
@@ -207,8 +212,8 @@ class LoadedModel(Protocol):
         """The transformer's blocks in the order they run."""
 
     @property
-    def unloaded(self) -> StoredTensors | None:
-        """The transformer's weights, where it is still on the meta device and is loaded when it has been sharded."""
+    def stored_transformer(self) -> StoredTensors | None:
+        """The transformer's weights, if it is on the meta device until it is sharded; else None."""
 
     @property
     def resident(self) -> frozenset[str]:

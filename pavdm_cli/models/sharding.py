@@ -37,20 +37,20 @@ def with_sharding(runner: ModelRunner, execution: ExecutionConfig) -> ModelRunne
     warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     runner.vae.to(runner.device)
     shard_model(runner.transformer, runner.model.shard_units, runner.device, release=True)
-    if stored := runner.model.unloaded:
-        load_shares(runner.transformer, stored, runner.device)
+    if tensors := runner.model.stored_transformer:
+        load_shards(runner.transformer, tensors, runner.device)
     for module, name in runner.model.forward_methods:
         register_fsdp_forward_method(module, name)
     return replace(runner, sharded=True)
 
 
-def load_shares(model: nn.Module, stored: StoredTensors, device: torch.device) -> None:
+def load_shards(model: nn.Module, tensors: StoredTensors, device: torch.device) -> None:
     """Load this process's rows of every sharded weight of a model on the meta device, and all of every other tensor.
 
     Raises: ModelError.
     """
     targets: dict[str, Tensor] = model.state_dict()
-    names = {stored.name_in_file(name): name for name in stored.files}
+    names = {tensors.name_in_file(name): name for name in tensors.files}
 
     def read(file: Any, name: str) -> Tensor:
         target = targets[names[name]]
@@ -58,9 +58,9 @@ def load_shares(model: nn.Module, stored: StoredTensors, device: torch.device) -
             return copy_to(file.get_tensor(name), device, target.dtype)
         return copy_to(file.get_slice(name)[own_rows(target)], device, target.dtype)
 
-    shares = stored.read(read)
-    check_finite({name: min_max(share) for name, share in shares.items()}, stored.files.__getitem__)
-    model.load_state_dict({name: _as_shard(share, targets[name]) for name, share in shares.items()}, assign=True)
+    shards = tensors.read(read)
+    check_finite({name: min_max(shard) for name, shard in shards.items()}, tensors.files.__getitem__)
+    model.load_state_dict({name: _like(shard, targets[name]) for name, shard in shards.items()}, assign=True)
 
 
 def own_rows(weight: Tensor) -> slice:
@@ -70,15 +70,15 @@ def own_rows(weight: Tensor) -> slice:
     return slice(first, min(first + rows, len(weight)))
 
 
-def _as_shard(share: Tensor, target: Tensor) -> Tensor:
-    """This process's share as a weight like `target`."""
+def _like(shard: Tensor, target: Tensor) -> Tensor:
+    """This process's part of a weight, sharded like `target`."""
     if not is_sharded(target):
-        return share
+        return shard
     from torch.distributed.tensor import DTensor
 
     assert isinstance(target, DTensor)
     mesh, placements = target.device_mesh, target.placements
-    return DTensor.from_local(share, mesh, placements, run_check=False, shape=target.shape, stride=target.stride())
+    return DTensor.from_local(shard, mesh, placements, run_check=False, shape=target.shape, stride=target.stride())
 
 
 def sharded_bytes(model: LoadedModel, processes: int) -> tuple[int, int]:

@@ -47,7 +47,6 @@ def unit_stream(call: Callable[[Tensor], Tensor], unit: int, context: Tensor | N
 def run_stream(stream: Stream, values: Tensor) -> Tensor:
     """The whole output of a stream for these values, (B, T, ...)."""
     parts = [stream.push(values), stream.flush()]
-    nonempty_parts = [part for part in parts if part.shape[1]] or parts[
-        :1
-    ]  # an empty part may differ in its other sizes
+    # An empty part may differ in its other sizes.
+    nonempty_parts = [part for part in parts if part.shape[1]] or parts[:1]
     return torch.cat(nonempty_parts, dim=1) if len(nonempty_parts) > 1 else nonempty_parts[0]

@@ -150,6 +150,13 @@ def mapping_of(kind: Kind, max_length: int) -> Kind:
     )
 
 
+def record_of(description: str, kinds: Mapping[str, Kind]) -> Kind:
+    """An object with exactly these fields."""
+    return Kind(
+        description, lambda value: type(value) is dict and value.keys() == kinds.keys() and not mismatches(value, kinds)
+    )
+
+
 def optional(kind: Kind) -> Kind:
     """A value of a kind, or None."""
     return Kind(f"{kind.description}, or null", lambda value: value is None or kind.fits(value))

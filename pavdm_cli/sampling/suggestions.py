@@ -27,8 +27,8 @@ def suggest(steps: int, window: int, chunk: int) -> str:
     return f"try {'one of ' * (len(parts) > 1)}{'; '.join(parts) or f'--window {chunk}'}"
 
 
-def _nearest(value: int, is_valid: Callable[[int], bool]) -> list[int]:
+def _nearest(value: int, fits: Callable[[int], bool]) -> list[int]:
     """The nearest fitting values below and above, between half and twice the value."""
-    below = (other for other in range(value - 1, (value - 1) // 2, -1) if is_valid(other))
-    above = (other for other in range(value + 1, min(2 * value, MAX_VALUE) + 1) if is_valid(other))
+    below = (other for other in range(value - 1, (value - 1) // 2, -1) if fits(other))
+    above = (other for other in range(value + 1, min(2 * value, MAX_VALUE) + 1) if fits(other))
     return [other for other in (next(below, None), next(above, None)) if other is not None]

@@ -37,7 +37,7 @@ class LoadedOpenSora(STDiTModel):
     """Implements `LoadedModel`."""
 
     source: Path  # the folder of its weights
-    unloaded: StoredTensors | None = None  # see `LoadedModel.unloaded`
+    stored_transformer: StoredTensors | None = None  # see `LoadedModel.stored_transformer`
 
     def encode_stream(self) -> UnitStream:
         """As `LoadedModel.encode_stream`."""
@@ -84,8 +84,9 @@ def check_loadable(spec: ModelSpec, placement: Placement) -> None:
     folder, parts = weights_folder(spec), ["transformer"] * placement.transformer + ["vae"] * placement.vae
     read_config(folder)
     sizes = {part: weight_bytes(folder / part, DTYPES[placement.precision]) for part in parts}
-    size = sum(sizes[part] // (placement.shards if part == "transformer" else 1) for part in parts)
-    check_room("Open-Sora", size, placement.weights, "free some, or use --device cpu")
+    bytes_by_device = placement.bytes_by_device(sizes.get("transformer", 0), sizes.get("vae", 0))
+    for device, num_bytes in bytes_by_device.items():
+        check_room("Open-Sora", num_bytes, device, "free some, or use --device cpu")
 
 
 def load(spec: ModelSpec, placement: Placement) -> LoadedOpenSora:
@@ -94,16 +95,17 @@ def load(spec: ModelSpec, placement: Placement) -> LoadedOpenSora:
     folder, dtype, device = weights_folder(spec), DTYPES[placement.precision], placement.weights
     config = read_config(folder)
     sizes = infer_vae_config(tensor_shapes(locate_tensors(folder / "vae"))) if placement.vae else VAEConfig()
-    unloaded: StoredTensors | None = None
-    if placement.transformer and not placement.loads_shares:
-        transformer = load_into(lambda: STDiT(config), folder / "transformer", device, dtype)
-    else:
+    stored_transformer: StoredTensors | None = None
+    if placement.loads_shards or not placement.transformer:
         transformer = _meta_transformer(config, dtype)
-    if placement.transformer and placement.loads_shares:
-        unloaded = StoredTensors(folder / "transformer", locate_tensors(folder / "transformer"))
-        check_tensors(transformer.state_dict(), unloaded)
+        if placement.transformer:
+            stored_transformer = StoredTensors(folder / "transformer", locate_tensors(folder / "transformer"))
+            check_tensors(transformer.state_dict(), stored_transformer)
+    else:
+        transformer = load_into(lambda: STDiT(config), folder / "transformer", device, dtype)
     vae = load_into(lambda: OpenSoraVAE(sizes), folder / "vae", device, dtype) if placement.vae else nn.Identity()
-    return replace(_model(transformer, vae, placement, folder, scales_positions=True), unloaded=unloaded)
+    model = _model(transformer, vae, placement, folder, scales_positions=True)
+    return replace(model, stored_transformer=stored_transformer)
 
 
 def _meta_transformer(config: STDiTConfig, dtype: torch.dtype) -> STDiT:

@@ -42,8 +42,8 @@ class STDiTModel:
     num_null_tokens: int  # length of the null embedding without a prompt
 
     @property
-    def unloaded(self) -> StoredTensors | None:
-        """See `LoadedModel.unloaded`."""
+    def stored_transformer(self) -> StoredTensors | None:
+        """See `LoadedModel.stored_transformer`."""
         return None
 
     @property

@@ -55,9 +55,10 @@ def check_loadable(variant: Variant, spec: ModelSpec, placement: Placement) -> N
         raise ModelError(f"the transformer of {weights_folder(spec)} takes {reads}, its VAE {vae_sizes.channels}", HINT)
     if vae_sizes.scale != variant.vae.scale:
         raise ModelError(f"the VAE of {weights_folder(spec)} is not that of {variant.spec.name}", HINT)
-    num_bytes = weight_bytes(transformer, DTYPES[placement.precision]) * placement.transformer // placement.shards
-    num_bytes += weight_bytes(vae, torch.float32) * placement.vae
-    check_room(spec.name, num_bytes, placement.weights, "free some, or use --offload or --device cpu")
+    transformer_bytes = weight_bytes(transformer, DTYPES[placement.precision]) * placement.transformer
+    vae_bytes = weight_bytes(vae, torch.float32) * placement.vae
+    for device, num_bytes in placement.bytes_by_device(transformer_bytes, vae_bytes).items():
+        check_room(spec.name, num_bytes, device, "free some, or use --offload or --device cpu")
 
 
 HINT = "are these parts of one download?"
@@ -96,8 +97,13 @@ def load(variant: Variant, spec: ModelSpec, placement: Placement) -> LoadedWan:
     check_loadable(variant, spec, placement)
     sizes, vae_sizes, transformer_weights, vae_weights = read_headers(spec)
     dtype, device = DTYPES[placement.precision], placement.weights
-    unloaded: StoredTensors | None = None
-    if placement.transformer and not placement.loads_shares:
+    stored_transformer: StoredTensors | None = None
+    if placement.loads_shards or not placement.transformer:
+        transformer = _meta_transformer(sizes, dtype)
+        if placement.transformer:
+            stored_transformer = transformer_weights
+            check_tensors(transformer.state_dict(), stored_transformer)
+    else:
         transformer = load_stored(
             lambda: WanTransformer(sizes),
             transformer_weights,
@@ -105,16 +111,11 @@ def load(variant: Variant, spec: ModelSpec, placement: Placement) -> LoadedWan:
             lambda name: torch.float32 if is_float32(name) else dtype,
         )
         merge_lora(transformer, placement.lora, original_name)
-    else:
-        transformer = _meta_transformer(sizes, dtype)
-    if placement.transformer and placement.loads_shares:
-        unloaded = transformer_weights
-        check_tensors(transformer.state_dict(), unloaded)
     vae: nn.Module = nn.Identity()
     if placement.vae:
         tiled = placement.tiled
         vae = load_stored(lambda: WanVAE(vae_sizes, tiled=tiled), vae_weights, device, lambda name: torch.float32)
-    return LoadedWan(transformer, vae, weights_folder(spec).resolve(), unloaded=unloaded)
+    return LoadedWan(transformer, vae, weights_folder(spec).resolve(), stored_transformer=stored_transformer)
 
 
 def load_without_weights(variant: Variant, spec: ModelSpec, placement: Placement, init: Init) -> LoadedWan:

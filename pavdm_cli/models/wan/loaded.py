@@ -38,7 +38,7 @@ class LoadedWan:
     vae: nn.Module
     source: Path  # the folder of its weights
     resident: frozenset[str] = frozenset()
-    unloaded: StoredTensors | None = None  # see `LoadedModel.unloaded`
+    stored_transformer: StoredTensors | None = None  # see `LoadedModel.stored_transformer`
 
     @property
     def config(self) -> WanConfig:

@@ -25,7 +25,7 @@ from pavdm_cli.hub.safetensors_file import open_weights, read_tensor
 from pavdm_cli.models.adapter import LoadedModel, TextEmbedding, TextEncoder
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.streams import run_stream
-from pavdm_cli.runtime.untrusted import InvalidError, integer, mismatches, number, read_json, string
+from pavdm_cli.runtime.untrusted import InvalidError, integer, number, read_json, record_of, string
 from pavdm_cli.training.finetune.dataset import VideoItem
 from pavdm_cli.video import VideoInfo, open_video, read_frames_at
 
@@ -52,7 +52,8 @@ class VideoProbe:
     error: str = ""
 
 
-PROBE_FIELDS = {"clips": integer(0, 1 << 32), "rate": number(0, 1e9), "error": string(10_000)}  # of the JSON file
+PROBE_FIELDS = {"clips": integer(0, 1 << 32), "rate": number(0, 1e9), "error": string(10_000)}
+STORED_PROBE = record_of("the probe of a video", PROBE_FIELDS)  # as JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ def probe_video(cache: Cache, video: Path) -> VideoProbe:
     path = cache.probe_path(video)
     try:
         stored = read_json(path)
-        if isinstance(stored, dict) and stored.keys() == PROBE_FIELDS.keys() and not mismatches(stored, PROBE_FIELDS):
+        if STORED_PROBE.fits(stored):
             return VideoProbe(**stored)
     except (OSError, InvalidError):
         pass

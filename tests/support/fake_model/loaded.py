@@ -160,7 +160,7 @@ class Loaded:
     hidden: int = HIDDEN
     head_width: int = HIDDEN // 2
     resident: frozenset[str] = frozenset()
-    unloaded: StoredTensors | None = None
+    stored_transformer: StoredTensors | None = None
     text_shape: tuple[int, int] = (16, TEXT)
 
     @property
