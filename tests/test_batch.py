@@ -39,8 +39,13 @@ def videos(folder: str) -> dict[str, bytes]:
 
 
 def attempts(folder: str) -> list[dict[str, Any]]:
-    files = sorted(Path(folder).glob(".queue/attempts/*.json"))
-    return [json.loads(text) for file in files if (text := file.read_text())]  # one may be empty yet
+    return [json.loads(file.read_text()) for file in sorted(Path(folder).glob(".queue/attempts/*.json"))]
+
+
+def running_pids(folder: str) -> set[int]:
+    """Processes that have started a job; the file of a new attempt is empty for a moment."""
+    texts = [file.read_text() for file in Path(folder).glob(".queue/attempts/*.json")]
+    return {json.loads(text)["owner"]["pid"] for text in texts if text}
 
 
 def test_jobs_share_a_model_and_finished_ones_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +163,7 @@ def test_two_processes_render_each_job_once(undisturbed: dict[str, bytes]) -> No
 @integration
 def test_what_a_dead_process_had_is_taken_over(undisturbed: dict[str, bytes]) -> None:
     dying, living = start(*LONG, cwd=Path()), start(*LONG, cwd=Path())
-    wait_for(lambda: dying.pid in {one["owner"]["pid"] for one in attempts("out")}, dying)
+    wait_for(lambda: dying.pid in running_pids("out"), dying)
     (own,) = [
         path for path in Path("out").glob(".queue/attempts/*.1.json") if f'"pid": {dying.pid},' in path.read_text()
     ]
@@ -211,7 +216,9 @@ def test_a_stop_reaches_the_workers_once(undisturbed: dict[str, bytes]) -> None:
     _, err = process.communicate(timeout=100)
     assert process.returncode == 130, err
     assert "`pavdm batch jobs.txt -d out" in err
-    assert {one["state"] for one in attempts("out")} == {"stopped"}
+    states = [attempt["state"] for attempt in attempts("out")]
+    assert "stopped" in states
+    assert {*states} <= {"stopped", "done"}  # one may have finished before the stop; none failed by a second one
     assert pavdm(*LONG).code == 0
     assert videos("out") == undisturbed
 

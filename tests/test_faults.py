@@ -1,4 +1,4 @@
-"""Real processes under real faults, from `benchmarks/faults.py`: no reported frame is lost."""
+"""Real faults of real processes, from `benchmarks/faults.py`: no reported frame is lost."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "v.mp4"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def resume_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Videos are resumed in this process, which starts much faster, unless that is killed too."""
+    """Resume videos in this process, which starts much faster, unless the resumed run is killed too."""
     run_process = faults.run
 
     def run(folder: Path, words: tuple[str, ...], fault: str = "none", number: int = 0, **options: Any) -> Any:
@@ -36,8 +36,8 @@ def resume_here(monkeypatch: pytest.MonkeyPatch) -> None:
             return run_process(folder, words, fault, number, **options)
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            done = pavdm(*words)
-        return faults.attempt_of(done.code, done.err)
+            result = pavdm(*words)
+        return faults.attempt_of(result.code, result.err)
 
     monkeypatch.setattr(faults, "run", run)
 
@@ -63,12 +63,14 @@ def test_fifty_kills_at_random_moments(whole: Path) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("resume_here")
 @pytest.mark.parametrize("fault", [*faults.faulty_process.HALVES, "link"])
 def test_kills_inside_writes(whole: Path, fault: str) -> None:
     check(faults.kills_inside(whole, fault, 2))
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("resume_here")
 @pytest.mark.parametrize(("fault", "code"), [("nan", 1), ("out of memory", 6)])
 def test_faults_of_sampling(whole: Path, fault: str, code: int) -> None:
     row = faults.fault_in_sampling(whole, fault)
@@ -77,6 +79,7 @@ def test_faults_of_sampling(whole: Path, fault: str, code: int) -> None:
 
 
 @pytest.mark.integration
+@pytest.mark.usefixtures("resume_here")
 def test_a_full_disk(whole: Path) -> None:
     row = faults.full_disk(whole)
     check(row)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from support.exact import build_solver
 from support.requests import make_request
+from support.tiers import integration
 from support.tiny import tiny_pocket
 from torch import Tensor
 
@@ -85,7 +86,11 @@ def test_the_first_chunks_and_the_last_are_shown_in_order(context: int, sink: in
 
 @pytest.mark.parametrize(
     ("context", "sink", "positions"),
-    [*((*arm, CHUNK) for arm in ARMS), (2, 0, None), (2, 1, None)],  # repeated positions, and positions in order
+    [  # repeated positions, and positions in order
+        *((*arm, CHUNK) for arm in ARMS),
+        *((*arm, None) for arm in ARMS[1:5:3]),
+        *integration(*((*arm, None) for arm in ARMS if arm not in ARMS[1:5:3])),
+    ],
 )
 def test_a_cached_context_is_the_recomputed_one(context: int, sink: int, positions: int | None) -> None:
     pocket = tiny_pocket().double().requires_grad_(False)

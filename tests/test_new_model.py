@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.fake_model.model import SPEC
+from test_architecture import all_imports
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.recognize import recognize
@@ -28,13 +28,11 @@ def write(folder: Path, **architectures: str) -> Path:
 
 
 def test_only_pocket_and_its_network_are_imported_by_other_code():
-    paths = [path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")]
     imports = {
-        (path.parts[0], folder)
-        for path in paths
-        if path.parts[0] != "models"
-        for folder in re.findall(r"(?:from|import) pavdm_cli\.models\.(\w+)", (PACKAGE / path).read_text("utf-8"))
-        if (PACKAGE / "models" / folder).is_dir()
+        (module.split(".")[1], target.split(".")[2])
+        for module, target, _ in all_imports()
+        if target.startswith("pavdm_cli.models.") and module.startswith("pavdm_cli.")
+        if module.split(".")[1] != "models" and (PACKAGE / "models" / target.split(".")[2]).is_dir()
     }
     pocket = {(unit, "pocket") for unit in ("commands", "evaluation", "training")}
     assert imports == pocket | {("bench", "stdit"), ("training", "stdit")}

@@ -22,7 +22,7 @@ from pavdm_cli.runtime.printable import HIDDEN, command_line, printable
 from pavdm_cli.runtime.untrusted import InvalidError, parse_json
 
 SEARCH = settings(
-    max_examples=50,
+    max_examples=150,
     deadline=None,
     derandomize=True,  # the same examples in every run
     database=None,

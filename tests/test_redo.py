@@ -98,7 +98,9 @@ def test_the_file_says_what_was_made_again_and_info_how() -> None:
     assert before is not None
     assert after is not None
     (record,), ranges = after.pop("redo"), after.pop("prompt_ranges")
-    assert any(part["prompt"].startswith("a green boat") for part in ranges)
+    assert [(part["start"], part["end"]) for part in ranges] == [(0, 3), (3, 6), (6, None)]
+    assert ranges[1]["prompt"].startswith("a green boat")
+    assert ranges[0]["prompt"] == ranges[2]["prompt"]
     assert after == before
     assert [record[name] for name in ("first", "end", "seed", "prompt")] == [24, 48, 5, "a green boat"]
     lines = pavdm("info", "new.mp4").out.splitlines()

@@ -18,6 +18,7 @@ from support.exact import (
     run_exact,
     sigmas_of,
 )
+from support.tiers import integration
 from support.ways import Taped
 from torch import Tensor
 
@@ -30,8 +31,9 @@ pytestmark = pytest.mark.usefixtures("either_way")
 
 
 def eager_and_last_replayed(name: str, *values: int) -> pytest.MarkDecorator:
-    """Every value with eager steps, and the last one also with recorded steps, whose sizes all methods vary."""
-    cases = [*(("eager", value) for value in values), ("replayed", values[-1])]
+    """Every value with eager steps, and the last one with recorded steps; the other ones in the integration tier."""
+    replayed = [("replayed", value) for value in values]
+    cases = [*(("eager", value) for value in values), replayed[-1], *integration(*replayed[:-1])]
     return pytest.mark.parametrize(("either_way", name), cases, indirect=["either_way"])
 
 

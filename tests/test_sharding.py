@@ -24,8 +24,10 @@ from pavdm_cli.generation import memory_advice, memory_parts, memory_plan, memor
 from pavdm_cli.generation.advice import advice
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.processes import for_processes
+from pavdm_cli.models.adapter import Placement
 from pavdm_cli.models.distributed import is_sharded
 from pavdm_cli.models.execution import ExecutionConfig
+from pavdm_cli.models.lora_file import LoraFile
 from pavdm_cli.models.meta_model import module_bytes
 from pavdm_cli.models.open_runner import placement_for
 from pavdm_cli.models.sharding import own_rows, sharded_bytes, with_sharding
@@ -105,7 +107,7 @@ def test_two_processes_read_and_hold_half_each_and_agree(kind, tmp_path):
     padding = 0.03 * main["whole"]  # of weights with an odd number of rows
     assert main["share"] == pytest.approx(main["whole"] / 2, abs=padding)
     assert other == pytest.approx(main["whole"] / 2, abs=padding)
-    assert num_read < 0.56 * main["whole"]  # with buffers, which are not shared
+    assert 0.45 * main["whole"] < num_read < 0.56 * main["whole"]  # with buffers, which are not shared
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -197,17 +199,27 @@ def test_the_shares_are_those_of_fsdp(rows, processes, monkeypatch):
     for rank in range(processes):
         monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
         shares.append(weight[own_rows(weight)].tolist())
-    chunks = [one.tolist() for one in weight.chunk(processes)]
+    chunks = [chunk.tolist() for chunk in weight.chunk(processes)]
     assert shares == chunks + [[]] * (processes - len(chunks))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_weights_that_do_not_fit_are_refused_before_they_are_sharded(kind, tmp_path):
+def test_weights_that_do_not_fit_are_rejected_before_they_are_sharded(kind, tmp_path):
     folder = write_tiny(tmp_path / "tiny", kind)
     config = tiny_config(folder, kind)
     for file in (folder / "transformer").glob("*.safetensors"):
         tensors = load_file(file)
-        name = max(tensors, key=lambda one: tensors[one].numel())
+        name = max(tensors, key=lambda key: tensors[key].numel())
         save_file(tensors | {name: tensors[name][:-1].clone()}, file)
     with pytest.raises(ModelError, match="does not fit"):
         config.video_model.load(replace(placement_for(config.execution), shards=2), "weights")
+
+
+def test_shards_need_room_on_the_gpu_and_other_weights_on_the_host():
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    sharded = Placement(cuda, storage=cpu, shards=4)
+    assert sharded.bytes_by_device(800, 10) == {cuda: 200, cpu: 10}
+    merged = replace(sharded, lora=(LoraFile(Path("a.safetensors"), 1.0),))
+    assert merged.bytes_by_device(800, 10) == {cpu: 810}
+    assert Placement(cuda).bytes_by_device(800, 10) == {cuda: 810}
+    assert Placement(cpu, storage=cpu, shards=2).bytes_by_device(800, 10) == {cpu: 410}

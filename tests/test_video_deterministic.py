@@ -14,7 +14,7 @@ import pytest
 from support.clips import ClipSpec, make
 
 from pavdm_cli.video import VideoWriter
-from pavdm_cli.video.write import encode
+from pavdm_cli.video.write import segment
 
 SIZE = 129, 97  # odd; 7 blocks of 16 in a row, where x264's AVX-512 takes 8; 9 rows, enough for two threads of x264
 WRITE_ALL = """
@@ -78,8 +78,12 @@ def hashes(folder: Path, poison: int, cores: int) -> list[str]:
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_x264_output_does_not_depend_on_the_cpu(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     here = written(tmp_path / f"here{suffix}")
-    monkeypatch.setattr(encode, "X264_DETERMINISTIC", f"{encode.X264_DETERMINISTIC}:asm=0")  # a CPU that can do nothing
+    codec, codecs = segment._codec, []
+    monkeypatch.setattr(segment, "X264_DETERMINISTIC", f"{segment.X264_DETERMINISTIC}:asm=0")  # a CPU without SIMD
+    monkeypatch.setattr(segment, "_codec", lambda *arguments: codecs.append(codec(*arguments)) or codecs[-1])
     assert here == written(tmp_path / f"there{suffix}")
+    assert codecs
+    assert all(options["x264-params"].endswith(":asm=0") for _, options in codecs)
 
 
 def test_x264_uses_frame_threads(tmp_path: Path) -> None:

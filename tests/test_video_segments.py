@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 from support.clips import ClipSpec, greys, make
+from support.tiers import integration
 
 from pavdm_cli.errors import OutputError
 from pavdm_cli.video import EncoderOptions, ExtensionWriter, VideoWriter, open_video, read_metadata
@@ -49,7 +50,9 @@ def write_chunks(file: VideoWriter, first: int = 0, last: int = CHUNKS) -> list[
     return states
 
 
-@pytest.mark.parametrize(("suffix", "scale"), [(".mp4", 1), (".mp4", 3), (".mkv", 3), (".webm", 1)])
+@pytest.mark.parametrize(
+    ("suffix", "scale"), [(".mp4", 1), (".mp4", 3), (".mkv", 3), (".webm", 1), *integration((".mkv", 1), (".webm", 3))]
+)
 def test_a_continued_file_has_the_same_bytes(tmp_path: Path, suffix: str, scale: int) -> None:
     options = EncoderOptions(segment=8, threads=2, scale=Scale(scale, "nearest"))
     whole, cut = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"

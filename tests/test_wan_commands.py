@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,22 +71,24 @@ def test_a_checkpoint_is_fine_tuned_and_loads_again(training: list[str], tmp_pat
     check_trained(tmp_path)
 
 
-def in_two_processes(*words: str) -> Said:
+def torchrun(*words: str, processes: int = 2) -> Said:
     """Run a command with torchrun."""
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pavdm_cli"]
-    done = subprocess.run([*start, *words], capture_output=True, text=True, timeout=300, check=False)
-    return Said(done.returncode, done.stdout, done.stderr)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    result = subprocess.run(
+        [*start, "-m", "pavdm_cli", *words], capture_output=True, text=True, timeout=300, check=False
+    )
+    return Said(result.returncode, result.stdout, result.stderr)
 
 
 @pytest.mark.integration
 def test_two_processes_fine_tune_a_checkpoint_with_sharded_weights(training: list[str], tmp_path: Path) -> None:
-    done = in_two_processes(*training)
-    assert done.code == 0, done.err
+    result = torchrun(*training)
+    assert result.code == 0, result.err
     check_trained(tmp_path)
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("run", [pavdm, in_two_processes])
+@pytest.mark.parametrize("run", [pavdm, partial(torchrun, processes=1), torchrun])
 def test_adapters_are_trained_and_used(run: Callable[..., Said], training: list[str], tmp_path: Path) -> None:
     done = run(*training, "--lora-rank", "4")
     assert done.code == 0, done.err
