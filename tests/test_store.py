@@ -18,7 +18,7 @@ from pavdm_cli.errors import ModelError, OutputError
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.models.pocket.vae import PocketVAE
-from pavdm_cli.pocket_world.vocabulary import VOCABULARY
+from pavdm_cli.pocket_world.vocabulary import LENGTH, VOCABULARY
 
 PARTS: dict[str, tuple[Callable[[], Any], Callable[[Path], Any]]] = {
     "codec": (tiny_codec, checkpoint.load_vae),
@@ -180,15 +180,57 @@ def test_weights_of_other_types_than_floats_are_rejected(part, dtype, tmp_path):
     assert error(part, path).message.endswith(f"does not fit its own configuration: {name} ({kind})")
 
 
+def other_words(change: Callable[[list[str]], list[str]]) -> Callable[[dict[str, Tensor], dict[str, str]], None]:
+    """The word list changed, and as many rows of the embedding."""
+
+    def changed(tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+        config, words = json.loads(header["config"]), change(json.loads(header["words"]))
+        config["text"]["words"] = len(words) + 1
+        tensors["text.words.weight"] = torch.zeros(len(words) + 1, config["text"]["width"])
+        header |= {"config": json.dumps(config), "words": json.dumps(words)}
+
+    return changed
+
+
 def test_weights_for_another_vocabulary_are_one_clear_error(tmp_path):
-    path, words = written("denoiser", tmp_path), len(VOCABULARY) + 1
+    known = len(VOCABULARY)
+    path = rewritten(written("denoiser", tmp_path), other_words(lambda words: words[7:]))
+    first = ", ".join(sorted(VOCABULARY)[:5])
+    assert f"knows {known - 7} words, this version {known}; they differ in {first}" in error("denoiser", path).message
+    rewritten(path, other_words(lambda words: ["zebra", *words[2:]]))
+    assert "they differ in" in error("denoiser", path).message
+    rewritten(path, other_words(lambda words: [*VOCABULARY][::-1]))
+    assert "they differ in their order" in error("denoiser", path).message
+    assert "--init" in error("denoiser", path).hint
+    with pytest.raises(ModelError, match="they differ in their order"):
+        checkpoint.load_text(path)
 
+
+def test_weights_that_read_shorter_prompts_are_one_clear_error(tmp_path):
     def change(tensors: dict[str, Tensor], header: dict[str, str]) -> None:
-        header["config"] = header["config"].replace(f'"words": {words}', f'"words": {words - 7}')
-        tensors["text.words.weight"] = tensors["text.words.weight"][:-7].clone()
+        header["config"] = header["config"].replace(f'"text_length": {LENGTH}', f'"text_length": {LENGTH - 3}')
+        for name in ("text.places", "stdit.y_embedder.y_embedding"):
+            tensors[name] = tensors[name][:-3].clone()
 
-    rewritten(path, change)
-    assert f"knows {words - 8} words, this version {words - 1}" in error("denoiser", path).message
+    path = rewritten(written("denoiser", tmp_path), change)
+    assert f"reads {LENGTH - 3} words of a prompt, this version {LENGTH}" in error("denoiser", path).message
+
+
+@pytest.mark.parametrize("words", ["", "[", "7", "[]", '["a"]', json.dumps([1] * len(VOCABULARY))])
+def test_a_word_list_that_makes_no_sense_is_one_clear_error(words, tmp_path):
+    path = rewritten(written("denoiser", tmp_path), lambda tensors, header: header.update(words=words))
+    assert f"does not list the {len(VOCABULARY)} words that it knows" in error("denoiser", path).message
+
+
+def test_weights_without_a_word_list_know_those_of_the_first_edition(tmp_path):
+    def change(tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+        other_words(lambda words: checkpoint.FIRST_EDITION.split())(tensors, header)
+        del header["words"]
+
+    path = rewritten(written("denoiser", tmp_path), change)
+    _, words = checkpoint.load_denoiser_with_words(path)
+    assert words == sorted(words) == checkpoint.FIRST_EDITION.split()
+    assert (words[0], words[-1], len(words)) == ("a", "yellow", 85)
 
 
 ODD = ["", "null", "[]", "7", "{", '{"widths": 3}', '{"widths": [-8, 8, 8]}', '{"widths": ["a"]}', "é" * 9]

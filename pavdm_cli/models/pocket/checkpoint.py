@@ -22,17 +22,28 @@ from pavdm_cli.models.pocket.text_encoder import PocketTextModel, TextConfig
 from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
 from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
-from pavdm_cli.pocket_world.vocabulary import VOCABULARY
-from pavdm_cli.runtime.untrusted import InvalidError, Kind, integer, list_of, mismatches, number, parse_json
+from pavdm_cli.pocket_world.vocabulary import LENGTH, VOCABULARY
+from pavdm_cli.runtime.untrusted import InvalidError, Kind, integer, list_of, mismatches, number, parse_json, string
 
 M = TypeVar("M", bound=nn.Module)
 PARTS = ("text.", "stdit.")  # prefixes of names in a denoiser's file
+WORD_LIST = list_of(string(100), 10_000)
+# Of denoisers whose header does not list its words.
+FIRST_EDITION = (
+    "a above across air an and at ball balloon blue boat bobbing bouncing bright by calm camera circles circling "
+    "crimson dawn day daylight desert drifting dunes dusk early evening floating flying gliding golden green hanging "
+    "hills hopping hot hovering in is kite left looping meadows moon moonlight morning mountain mountains moves night "
+    "noon ocean of on over panning pans paper peaks purple red resting right rolling sailboat sailing sand sea snow "
+    "static still sunny sunrise sunset tall the under video violet water white with yellow"
+)
 
 
 def save(model: PocketVAE | Pocket, path: Path, metadata: dict[str, Any]) -> Path:
-    """Write the weights in float16; the metadata are stored in the header. Raises: OutputError."""
+    """Write the weights in float16; the header stores the metadata and a denoiser's words. Raises: OutputError."""
     weights = {name: _half(value) for name, value in model.state_dict().items()}
     header = {"config": json.dumps(asdict(model.config)), "about": json.dumps(metadata)}
+    if isinstance(model, Pocket):
+        header["words"] = json.dumps([*VOCABULARY])
     with atomic_write(path) as temporary:
         save_file(weights, temporary, header)
     return path
@@ -44,14 +55,23 @@ def load_vae(path: Path) -> PocketVAE:
 
 
 def load_denoiser(path: Path) -> Pocket:
-    """The text encoder and transformer of a file, in float32. Raises: ModelError."""
-    return _with_vocabulary(_load(path, _build_denoiser), path, lambda model: model.config.text)
+    """The text encoder and transformer of a file, in float32. Raises: ModelError, also for other words."""
+    model, words = load_denoiser_with_words(path)
+    _check_words(words, model.text, path)
+    return model
+
+
+def load_denoiser_with_words(path: Path) -> tuple[Pocket, list[str]]:
+    """A denoiser of any vocabulary, and its words in the order of their token ids. Raises: ModelError."""
+    model = _load(path, _build_denoiser)
+    return model, _stored_words(path, model.text)
 
 
 def load_text(path: Path) -> PocketTextModel:
-    """The text encoder of a denoiser's file. Raises: ModelError."""
-    model = _load(path, lambda config: PocketTextModel(_text_config(config)), "text.")
-    return _with_vocabulary(model, path, lambda model: model.config)
+    """The text encoder of a denoiser's file. Raises: ModelError, also for other words."""
+    model = _load(path, _build_text, "text.")
+    _check_words(_stored_words(path, model), model, path)
+    return model
 
 
 def load_stdit(path: Path) -> STDiT:
@@ -59,12 +79,30 @@ def load_stdit(path: Path) -> STDiT:
     return _load(path, lambda config: STDiT(_stdit_config(config)), "stdit.")
 
 
-def _with_vocabulary(model: M, path: Path, config: Callable[[M], TextConfig]) -> M:
+def _stored_words(path: Path, text: PocketTextModel) -> list[str]:
+    """The words of a file, one for each row of its word embedding but the first. Raises: ModelError."""
+    with _opened(path) as file:
+        header = (file.metadata() or {}).get("words")
+    try:
+        words: Any = FIRST_EDITION.split() if header is None else parse_json(header)
+    except InvalidError:
+        words = None
+    if not WORD_LIST.fits(words) or len(words) != text.config.words - 1:
+        raise ModelError(
+            f"{path} does not list the {text.config.words - 1} words that it knows", "download or train it again"
+        )
+    return list(words)
+
+
+def _check_words(words: list[str], text: PocketTextModel, path: Path) -> None:
     """Refuse a model with the vocabulary of another version. Raises: ModelError."""
-    words = config(model).words - 1
-    if words != len(VOCABULARY):
-        raise ModelError(f"{path} knows {words} words, this version {len(VOCABULARY)}", "train it again")
-    return model
+    hint = f"continue its training: `pavdm train denoiser --init {path}`"
+    if words != [*VOCABULARY]:
+        difference = ", ".join(sorted({*words} ^ {*VOCABULARY})[:5]) or "their order"
+        counts = f"{len(words)} words, this version {len(VOCABULARY)}"
+        raise ModelError(f"{path} knows {counts}; they differ in {difference}", hint)
+    if len(text.places) != LENGTH:
+        raise ModelError(f"{path} reads {len(text.places)} words of a prompt, this version {LENGTH}", hint)
 
 
 def training_metadata(path: Path) -> dict[str, Any]:
@@ -92,6 +130,10 @@ def _build_vae(config: dict[str, Any]) -> PocketVAE:
 
 def _build_denoiser(config: dict[str, Any]) -> Pocket:
     return Pocket(PocketConfig(_text_config(config), _stdit_config(config)))
+
+
+def _build_text(config: dict[str, Any]) -> PocketTextModel:
+    return PocketTextModel(_text_config(config), _stdit_config(config).text_length)
 
 
 def _text_config(config: dict[str, Any]) -> TextConfig:

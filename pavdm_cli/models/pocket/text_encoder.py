@@ -23,11 +23,11 @@ class TextConfig:
 class PocketTextModel(nn.Module):
     """The network, trained together with the denoiser."""
 
-    def __init__(self, config: TextConfig) -> None:
+    def __init__(self, config: TextConfig, length: int = LENGTH) -> None:
         super().__init__()
         self.config = config
         self.words = nn.Embedding(config.words, config.width)
-        self.places = nn.Parameter(torch.randn(LENGTH, config.width) * 0.02)
+        self.places = nn.Parameter(torch.randn(length, config.width) * 0.02)
         layer = nn.TransformerEncoderLayer(
             config.width,
             config.heads,

@@ -32,7 +32,7 @@ class Pocket(nn.Module):
     def __init__(self, config: PocketConfig) -> None:
         super().__init__()
         self.config = config
-        self.text = PocketTextModel(config.text)
+        self.text = PocketTextModel(config.text, config.stdit.text_length)
         self.stdit = STDiT(config.stdit)
 
     def encode_prompts(self, prompts: list[str], dropped: Tensor | None = None) -> Text:

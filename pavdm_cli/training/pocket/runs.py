@@ -15,12 +15,13 @@ from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.models.devices import pick_device
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.model import SPEC, VAE_FILE
-from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
+from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig
 from pavdm_cli.training.batches import METHODS, BatchConfig
 from pavdm_cli.training.levels import POCKET_STAGES, Diagonal
 from pavdm_cli.training.loop import StepReport, Task, TrainConfig, train
 from pavdm_cli.training.pocket.distillation import Teacher
+from pavdm_cli.training.pocket.initial_weights import load_grown, new_denoiser
 from pavdm_cli.training.pocket.latent_pool import Clips, load_or_encode
 from pavdm_cli.training.pocket.tasks import HELD_OUT_SEED, DenoiserTask, VAETask
 from pavdm_cli.training.pocket.vae import FrameSampling
@@ -99,9 +100,9 @@ def denoiser_task(
         one_of = ", ".join(METHODS)
         raise UsageError(f"--method must be one of {one_of}, got {objective.method!r}", "pa is what pocket ships")
     teacher = _teacher(options, objective)
-    model = _initial_model(_new_denoiser, options, checkpoint.load_denoiser)
     spec = SPEC
     vae = checkpoint.load_vae(vae_file or spec.folder / VAE_FILE).to(pick_device(options.device))
+    model = _initial_model(lambda: new_denoiser(vae.config), options, lambda path: load_grown(path, vae.config))
     clips = Clips(count, size=spec.size, fps=spec.fps, detail=options.detail)
     held_out_clips = Clips(min(HELD_OUT, count), clips.latents, HELD_OUT_SEED, clips.size, clips.fps, clips.detail)
     diagonal = Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk)
@@ -131,12 +132,6 @@ def _pool(path: Path, clips: Clips, vae: PocketVAE, progress: Progress) -> Tenso
 
 def _new_vae() -> PocketVAE:
     return PocketVAE(PocketVAEConfig())
-
-
-def _new_denoiser() -> Pocket:
-    model = Pocket(PocketConfig())
-    model.stdit.initialize_weights()
-    return model
 
 
 def _initial_model(build: Callable[[], M], options: TrainOptions, load: Callable[[Path], M]) -> M:
