@@ -26,7 +26,7 @@ from pavdm_cli.runtime.diagnose import diagnose, find_interrupt
 from pavdm_cli.runtime.interrupt import INTERRUPTED, interrupt_lines
 
 app = App(pretty_exceptions_enable=False, rich_markup_mode="rich")
-# `check_quotes` explains extra arguments: an unquoted prompt
+# `read_prompt` explains extra arguments: an unquoted prompt
 app.command(context_settings={"allow_extra_args": True})(generate)
 for command in (extend, redo, batch, resume, serve, info, doctor):
     app.command()(command)

@@ -202,17 +202,16 @@ def complete(names: Iterable[str]) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
-def check_quotes(context: typer.Context, prompt: str) -> None:
-    """Reject an unquoted prompt, which the shell splits into several arguments. Raises: UsageError."""
-    if context.args:
-        parts = [prompt, *context.args]
+def read_prompt(prompt: str, extra_arguments: Sequence[str] = ()) -> str:
+    """The prompt, or standard input for `-`, joined to one line.
+
+    extra_arguments: words that the shell split from an unquoted prompt. Raises: UsageError.
+    """
+    if extra_arguments:
+        parts = [prompt, *extra_arguments]
         raise UsageError(
             f"the prompt is split into {len(parts)} words: it is not quoted", f'quote the prompt: "{" ".join(parts)}"'
         )
-
-
-def read_prompt(prompt: str) -> str:
-    """The prompt, or standard input for `-`, joined to one line. Raises: UsageError."""
     if prompt != "-":
         return prompt
     if sys.stdin.isatty():

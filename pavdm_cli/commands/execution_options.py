@@ -8,7 +8,7 @@ import typer
 
 from pavdm_cli.commands.common import complete
 from pavdm_cli.commands.options import RUN_PANEL, SPEED_PANEL
-from pavdm_cli.models.execution import ATTENTION, DEVICES
+from pavdm_cli.models.execution import ATTENTION, DEVICES, MAX_DECODE_BATCH
 
 Device = Annotated[
     str,
@@ -77,6 +77,16 @@ VaeTiling = Annotated[
     Literal["auto", "on", "off"],
     typer.Option(
         help="Encode and decode in overlapping tiles: less memory, slightly different frames; auto: only if needed.",
+        rich_help_panel=SPEED_PANEL,
+    ),
+]
+DecodeBatch = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=MAX_DECODE_BATCH,
+        help="Frames of 240p in Open-Sora's VAE at a time: fewer need less memory, but may change frames slightly; "
+        "0: 4, or 1 if memory is short.",
         rich_help_panel=SPEED_PANEL,
     ),
 ]

@@ -95,6 +95,7 @@ def extend(
     compile: execution_options.Compile = False,
     offload: execution_options.Offload = "none",
     vae_tiling: execution_options.VaeTiling = "auto",
+    decode_batch: execution_options.DecodeBatch = 0,
     cfg_batching: execution_options.CfgBatching = "auto",
     shard_weights: torchrun.ShardWeights = "auto",
     crf: output_options.Crf = 16,

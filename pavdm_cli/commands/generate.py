@@ -60,6 +60,7 @@ def generate(
     compile: execution_options.Compile = False,
     offload: execution_options.Offload = "none",
     vae_tiling: execution_options.VaeTiling = "auto",
+    decode_batch: execution_options.DecodeBatch = 0,
     cfg_batching: execution_options.CfgBatching = "auto",
     shard_weights: torchrun.ShardWeights = "auto",
     stream_format: output_options.StreamFormat = "",
@@ -75,7 +76,6 @@ def generate(
 
     The file can be played while it is being written. Ctrl-C stops after the current chunk; `pavdm resume` continues.
     """
-    common.check_quotes(ctx, prompt)
     common.check_model_options(ctx, model)
-    request = request_from_params(ctx.params, prompt=common.read_prompt(prompt))
+    request = request_from_params(ctx.params, prompt=common.read_prompt(prompt, ctx.args))
     generate_videos(request, as_json, plan, count, option_sources(ctx))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
+from typing import Any
 
 import torch
 
@@ -91,13 +92,13 @@ def _candidates(config: GenerationConfig) -> Iterator[GenerationConfig]:
     Only switches left at `auto` vary.
     """
 
-    def choices(name: str, smallest: str) -> tuple[str, ...]:
+    def choices(name: str, smallest: str | int) -> tuple[Any, ...]:
         value = getattr(config.execution, name)
         return (value, smallest) if name in config.auto_switches and value != smallest else (value,)
 
     batching = choices("cfg_batching", "sequential") if config.guidance_scale != 1 else (config.execution.cfg_batching,)
     overlaps, tilings = choices("overlap_decode", "off"), choices("vae_tiling", "on")
-    batches = (config.execution.decode_batch, 1)
+    batches = choices("decode_batch", 1)
     for tiling, cfg, overlap_decode, batch in product(tilings, batching, overlaps, batches):
         yield config.with_execution(
             cfg_batching=cfg, overlap_decode=overlap_decode, decode_batch=batch, vae_tiling=tiling

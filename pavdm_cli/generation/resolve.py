@@ -23,13 +23,13 @@ from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.seamless_loop import make_loop
 from pavdm_cli.generation.timeline import check_reachable, check_timeline
 from pavdm_cli.models.adapter import Prompt
-from pavdm_cli.models.execution import ExecutionConfig
+from pavdm_cli.models.execution import DECODE_BATCH, ExecutionConfig
 from pavdm_cli.sampling.schedule import Schedule
 
 if TYPE_CHECKING:
     import torch
 
-PLANNED_SWITCHES = ("cfg_batching", "overlap_decode", "vae_tiling")  # what a memory plan may change
+PLANNED_SWITCHES = ("cfg_batching", "overlap_decode", "decode_batch", "vae_tiling")  # what a memory plan may change
 
 
 def resolve(request: Request) -> GenerationConfig:
@@ -70,7 +70,7 @@ def resolve(request: Request) -> GenerationConfig:
         source_caption=request.source_caption,
         options=_options(request),
         notes=(*_prompt_notes(request, prompts), *_notes(request, schedule, execution)),
-        auto_switches=frozenset(name for name in PLANNED_SWITCHES if getattr(request.execution, name) == "auto"),
+        auto_switches=frozenset(name for name in PLANNED_SWITCHES if getattr(request.execution, name) in ("auto", 0)),
     )
     check_reachable(config.timeline, range(config.warmup, config.total_chunks), config.chunk_start)
     return make_loop(config) if request.loop else config
@@ -99,6 +99,7 @@ def resolve_execution(request: Request) -> ExecutionConfig:
         context_cache="reuse" if reuse and request.method != "rw" else "recompute",
         cfg_batching="batched" if switches.cfg_batching == "auto" else switches.cfg_batching,
         vae_tiling="off" if switches.vae_tiling == "auto" else switches.vae_tiling,
+        decode_batch=switches.decode_batch or DECODE_BATCH,
         overlap_decode=("on" if overlap_decode else "off")
         if switches.overlap_decode == "auto"
         else switches.overlap_decode,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from pavdm_cli.models.execution import DECODE_BATCH
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.lora_file import LoraFile
 from pavdm_cli.models.spec import ModelOption, ModelSpec
@@ -47,7 +48,7 @@ class Placement:
     precision: str = "fp32"
     storage: torch.device | None = None  # of offloaded weights; None: the device
     text_device: torch.device | None = None  # of the text encoder; None: the device
-    decode_batch: int = 4  # frames of 240p in the VAE at a time
+    decode_batch: int = DECODE_BATCH  # frames of 240p in the VAE at a time
     tiled: bool = False  # run the VAE in tiles: less memory, slightly different frames
     vae: bool = True  # load the VAE
     transformer: bool = True  # load the transformer

@@ -15,6 +15,7 @@ CONTEXT_CACHE = ("auto", "reuse", "recompute")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 ATTENTION = ("auto", "fa3", "cudnn", "sdpa-flash", "flash-attn", "xformers", "sdpa-efficient", "sdpa-math", "sdpa")
+DECODE_BATCH, MAX_DECODE_BATCH = 4, 64
 CHOICES = {
     "device": DEVICES,
     "attention": ATTENTION,
@@ -45,13 +46,14 @@ class ExecutionConfig:
     cfg_batching: str = field(default="auto", metadata=changes_frames(one_of(*CFG_BATCHING)))
     # overlapping tiles: less memory, slightly different frames
     vae_tiling: str = field(default="auto", metadata=changes_frames(one_of(*SWITCH)))
+    # frames of 240p in the VAE at a time; 0: as many as fit in memory, up to DECODE_BATCH
+    decode_batch: int = field(default=0, metadata=changes_frames(integer(1, MAX_DECODE_BATCH)))
     compile: bool = field(default=False, metadata=changes_frames(FLAG))  # transformer blocks by torch.compile
     cuda_graphs: str = "auto"  # auto: if kernel launches are the bottleneck, decided when the model is loaded
     overlap_decode: str = "auto"  # decode a chunk while the next ones are denoised
     processes: int = 1  # that make the video together, each on a device of its own
     shard_weights: str = "auto"  # each of them holds a share of the transformer; auto: if it does not fit otherwise
     offload: str = "none"  # model: one part at a time on the device; sequential: one transformer block at a time
-    decode_batch: int = 4  # frames of 240p in the VAE at a time
     cache_modulation: bool = True  # compute the AdaLN vectors of all levels once per video
     cache_text: bool = True  # compute the keys and values of the text once per prompt
     fused_kernels: bool = True  # else their references in plain torch
@@ -59,6 +61,10 @@ class ExecutionConfig:
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             check_name(f"--{name.replace('_', '-')}", getattr(self, name), choices)
+        if not 0 <= self.decode_batch <= MAX_DECODE_BATCH:
+            raise UsageError(
+                f"--decode-batch must be 0 to {MAX_DECODE_BATCH}, got {self.decode_batch}", "0 is automatic"
+            )
         if self.offload != "none" and (pinning := self.pinning_options):
             raise UsageError(
                 f"{pinning[0]} cannot be combined with --offload, which moves weights", "leave one of them out"

@@ -9,7 +9,7 @@ import torch
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.models import registry
 from pavdm_cli.models.adapter import Init
-from pavdm_cli.models.execution import ExecutionConfig
+from pavdm_cli.models.execution import DECODE_BATCH, ExecutionConfig
 from pavdm_cli.models.meta_model import meta_runner
 from pavdm_cli.models.open_runner import open_runner, placement_for
 from pavdm_cli.models.runner import ModelRunner, with_offload
@@ -46,7 +46,9 @@ def load(
     """The model of a spec on a device, offloaded where `execution` says so."""
     kind = torch.device(device).type
     precision = precision or spec.precisions_on(kind)[0]
-    execution = replace(execution or ExecutionConfig(), device=kind, precision=precision)
+    execution = execution or ExecutionConfig()
+    decode_batch = execution.decode_batch or DECODE_BATCH
+    execution = replace(execution, device=kind, precision=precision, decode_batch=decode_batch)
     prompts = [prompt] if prompt else []
     runner = open_runner(registry.find(spec.name), spec, placement_for(execution), prompts=prompts, init=init)
     return with_offload(runner, execution.offload)
