@@ -25,12 +25,12 @@ from pavdm_cli.generation.advice import advice
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.processes import for_processes
 from pavdm_cli.models.adapter import Placement
-from pavdm_cli.models.distributed import is_sharded
+from pavdm_cli.models.distributed import is_sharded, local_rows
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.lora_file import LoraFile
 from pavdm_cli.models.meta_model import module_bytes
 from pavdm_cli.models.open_runner import placement_for
-from pavdm_cli.models.sharding import own_rows, sharded_bytes, with_sharding
+from pavdm_cli.models.sharding import sharded_bytes, with_sharding
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 RANK = Path(__file__).parent / "support" / "sharded_rank.py"
@@ -198,7 +198,7 @@ def test_the_shares_are_those_of_fsdp(rows, processes, monkeypatch):
     shares = []
     for rank in range(processes):
         monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
-        shares.append(weight[own_rows(weight)].tolist())
+        shares.append(weight[local_rows(weight)].tolist())
     chunks = [chunk.tolist() for chunk in weight.chunk(processes)]
     assert shares == chunks + [[]] * (processes - len(chunks))
 

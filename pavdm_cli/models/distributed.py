@@ -152,6 +152,13 @@ def shard_like(full: Tensor, reference: Tensor) -> Tensor:
     return distribute_tensor(full.to(reference.device), reference.device_mesh, reference.placements, src_data_rank=None)
 
 
+def local_rows(weight: Tensor) -> slice:
+    """The rows of a weight sharded over all processes that this process holds."""
+    rows = -(-len(weight) // dist.get_world_size())
+    first = min(dist.get_rank() * rows, len(weight))
+    return slice(first, min(first + rows, len(weight)))
+
+
 def is_sharded(value: object) -> bool:
     """Whether a tensor is divided among processes."""
     return hasattr(value, "full_tensor")

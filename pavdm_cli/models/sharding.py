@@ -11,13 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from pavdm_cli.hub.checkpoint import StoredTensors, copy_to
 from pavdm_cli.hub.finite import check_finite, min_max
 from pavdm_cli.models.adapter import LoadedModel
-from pavdm_cli.models.distributed import is_sharded, shard_model
+from pavdm_cli.models.distributed import is_sharded, local_rows, shard_model
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.runner import ModelRunner
 
@@ -56,22 +55,15 @@ def load_shards(model: nn.Module, tensors: StoredTensors, device: torch.device) 
         target = targets[names[name]]
         if not is_sharded(target):
             return copy_to(file.get_tensor(name), device, target.dtype)
-        return copy_to(file.get_slice(name)[own_rows(target)], device, target.dtype)
+        return copy_to(file.get_slice(name)[local_rows(target)], device, target.dtype)
 
     shards = tensors.read(read)
     check_finite({name: min_max(shard) for name, shard in shards.items()}, tensors.files.__getitem__)
-    model.load_state_dict({name: _like(shard, targets[name]) for name, shard in shards.items()}, assign=True)
+    model.load_state_dict({name: _as_dtensor(shard, targets[name]) for name, shard in shards.items()}, assign=True)
 
 
-def own_rows(weight: Tensor) -> slice:
-    """The rows of a weight sharded over all processes that this process holds."""
-    rows = -(-len(weight) // dist.get_world_size())
-    first = min(dist.get_rank() * rows, len(weight))
-    return slice(first, min(first + rows, len(weight)))
-
-
-def _like(shard: Tensor, target: Tensor) -> Tensor:
-    """This process's part of a weight, sharded like `target`."""
+def _as_dtensor(shard: Tensor, target: Tensor) -> Tensor:
+    """This process's shard as a DTensor like `target`; the tensor itself if `target` is not sharded."""
     if not is_sharded(target):
         return shard
     from torch.distributed.tensor import DTensor
