@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -77,11 +78,20 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
     folder = tmp_path_factory.mktemp("mistakes")
     make(folder / "v.mp4", greys(9))
     lines = [line(name, words) for name, (words, _) in MISTAKES.items()]
-    command = [sys.executable, "-c", textwrap.dedent(RUN), json.dumps(lines)]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    assert result.returncode == 0, result.stderr
+    outcomes = dict(zip(MISTAKES, run_lines(lines, folder), strict=True))
     assert [path.name for path in Path(folder).iterdir()] == ["v.mp4"]
-    return dict(zip(MISTAKES, map(json.loads, result.stdout.splitlines()), strict=True))
+    return outcomes
+
+
+def run_lines(lines: list[list[str]], folder: Path) -> list[tuple[int, str, str, bool, float]]:
+    """Exit code, output, errors, whether torch was imported, and seconds of each command, run by one new process."""
+    command = [sys.executable, "-c", textwrap.dedent(RUN), json.dumps(lines)]
+    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
+    result = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return list(map(json.loads, result.stdout.splitlines()))
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -92,6 +102,13 @@ def test_a_mistake_is_reported_before_torch_is_imported(name, answers):
     assert [text.partition(":")[0] for text in err.splitlines()] in (["error"], ["error", "hint"])  # and no seed
     assert not torch_imported
     assert seconds < 1
+
+
+def test_models_are_listed_and_managed_without_torch(tmp_path: Path) -> None:
+    codes = {"list": 0, "show wan2.1-t2v-14b": 0, "path opensora-v1.2": 0, "pull pocket": 2, "verify opensora-v1.2": 5}
+    outcomes = run_lines([["models", *line.split()] for line in [*codes, "remove --cache -y"]], tmp_path)
+    assert [code for code, *_ in outcomes] == [*codes.values(), 0]
+    assert not any(torch_imported for *_, torch_imported, _ in outcomes)
 
 
 def test_the_names_of_attention_back_ends_are_those_of_the_table():

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.hub.checkpoint import digest, locate_tensors, read_json, tensor_shapes
+from pavdm_cli.hub.checkpoint import digest, locate_tensors, tensor_shapes
+from pavdm_cli.hub.json_file import read_json
 from pavdm_cli.models.opensora.config import parse_config
 from pavdm_cli.models.opensora.text_encoder import check_sizes
 from pavdm_cli.models.opensora.vae import infer_vae_config

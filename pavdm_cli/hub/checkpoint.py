@@ -15,15 +15,14 @@ from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.finite import check_finite, min_max
+from pavdm_cli.hub.json_file import PULL_HINT, read_json
 from pavdm_cli.hub.safetensors_file import open_weights
-from pavdm_cli.runtime import untrusted
 from pavdm_cli.runtime.printable import command_line
 from pavdm_cli.runtime.untrusted import InvalidError, check_regular, mapping_of, open_nonblocking, string
 
 M = TypeVar("M", bound=nn.Module)
 T = TypeVar("T")
 Shapes = dict[str, tuple[int, ...]]
-PULL_HINT = "`pavdm models pull` downloads them"
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")  # as files name them
 FILES_BY_NAME = mapping_of(string(255), 100_000)  # of an index
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -180,19 +179,6 @@ def open_checkpoint(path: Path) -> Any:
         raise ModelError(
             f"{path} is not a safetensors file{why}", "it may be truncated: `pavdm models verify`"
         ) from error
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises: ModelError."""
-    try:
-        value = untrusted.read_json(path)
-    except FileNotFoundError as error:
-        raise ModelError(f"no {path.name} in {path.parent}", PULL_HINT) from error
-    except (OSError, InvalidError) as error:
-        raise ModelError(f"{path} cannot be read: {error}", "it may be truncated: `pavdm models verify`") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path} does not describe a model", "it may be another file of that name")
-    return value
 
 
 def digest(folder: Path) -> str:

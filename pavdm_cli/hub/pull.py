@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pavdm_cli.errors import ModelError, OutputError, UsageError
 from pavdm_cli.hub import cache
 from pavdm_cli.hub.atomic import atomic_write
-from pavdm_cli.hub.checkpoint import read_json
 from pavdm_cli.hub.download import UNFINISHED, RemoteFile, download, free_space, list_files, sha256_of, size_of
+from pavdm_cli.hub.json_file import read_json
 from pavdm_cli.hub.weights_dir import download_folder, is_linked, models_folder
 from pavdm_cli.runtime.untrusted import integer, mismatches, string
 

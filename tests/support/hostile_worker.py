@@ -96,7 +96,7 @@ def metadata(draw: random.Random, folder: Path) -> None:
 
 def config(draw: random.Random, folder: Path) -> None:
     """A model's configuration."""
-    from pavdm_cli.hub.checkpoint import read_json
+    from pavdm_cli.hub.json_file import read_json
     from pavdm_cli.models.opensora.config import parse_config
     from pavdm_cli.models.opensora.text_encoder import check_sizes, parameter_count
 

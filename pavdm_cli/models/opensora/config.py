@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.hub.checkpoint import read_json
 from pavdm_cli.hub.config_checks import HINT, check_number, check_whole, within
+from pavdm_cli.hub.json_file import read_json
 from pavdm_cli.models.opensora.text_encoder import MAX_TOKENS, check_sizes
 from pavdm_cli.models.opensora.vae import SHIFT
 from pavdm_cli.models.stdit.transformer import STDiTConfig

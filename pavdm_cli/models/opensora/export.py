@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pavdm_cli.errors import OutputError
 from pavdm_cli.hub.atomic import atomic_write
-from pavdm_cli.hub.checkpoint import read_json
+from pavdm_cli.hub.json_file import read_json
 from pavdm_cli.hub.links import link_or_copy
 
 UNCHANGED = ("vae", "text_encoder")  # parts that training does not change

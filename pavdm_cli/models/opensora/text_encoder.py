@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.hub.checkpoint import digest, load_into, read_json
+from pavdm_cli.hub.checkpoint import digest, load_into
 from pavdm_cli.hub.config_checks import HINT, check_number, check_whole, within
+from pavdm_cli.hub.json_file import read_json
 from pavdm_cli.hub.weight_memory import check_room, weight_bytes
 from pavdm_cli.hub.weights_dir import pull_command
 from pavdm_cli.models import t5

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_cli.errors import ModelError
-from pavdm_cli.hub.checkpoint import Shapes, StoredTensors, locate_tensors, read_json
+from pavdm_cli.hub.checkpoint import Shapes, StoredTensors, locate_tensors
+from pavdm_cli.hub.json_file import read_json
 from pavdm_cli.models.wan.config import MEAN_21, MEAN_22, PATCH, STD_21, STD_22, VAEConfig, WanConfig
 from pavdm_cli.models.wan.names import original_name, original_vae_names, transformers_name
 from pavdm_cli.runtime.untrusted import list_of, number
