@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from support.tiny import SIZE, randomised, tiny_codec
 from torch import Tensor
@@ -17,7 +18,7 @@ from pavdm_cli.training.batches import METHODS, BatchConfig, sample_batch
 from pavdm_cli.training.levels import POCKET_STAGES, Diagonal
 from pavdm_cli.training.losses import Batch
 from pavdm_cli.training.pocket import latent_pool as pool_module
-from pavdm_cli.training.pocket.latent_pool import Clips, load_or_encode
+from pavdm_cli.training.pocket.latent_pool import Clips, Pool, load_or_encode, object_mask
 
 DIAGONAL = Diagonal(24, 6, 2)
 CLIPS = Clips(count=12, latents=20)
@@ -148,20 +149,28 @@ TINY = Clips(count=3, latents=2, size=SIZE)
 def test_clips_are_rendered_once_and_cached(tmp_path):
     made: list[int] = []
     first = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
-    again = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
+    again = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append, needs_mask=True)
     fewer = load_or_encode(tmp_path / "clips.safetensors", replace(TINY, count=2), tiny_codec(), made.append)
     assert made == [3]
-    assert first.shape == (3, 2, 4, 2, 3)
-    assert first.dtype == torch.float16
-    assert torch.equal(first, again)
-    assert torch.equal(first[:2], fewer)
+    assert first.latents.shape == (3, 2, 4, 2, 3)
+    assert first.object_mask.shape == (3, 2, 2, 3)
+    assert {value.dtype for value in (first.latents, first.object_mask)} == {torch.float16}
+    assert equal(first, again)
+    assert equal(first.first(2), fewer)
+
+
+def equal(left: Pool, right: Pool) -> bool:
+    """Whether latents and masks are the same."""
+    assert left.object_mask is not None
+    assert right.object_mask is not None
+    return torch.equal(left.latents, right.latents) and torch.equal(left.object_mask, right.object_mask)
 
 
 def test_more_clips_start_with_the_same_ones(tmp_path):
     few = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), lambda n: None)
     more = load_or_encode(tmp_path / "clips.safetensors", replace(TINY, count=20), tiny_codec(), lambda n: None)
-    assert (len(few), len(more)) == (3, 20)
-    assert torch.equal(more[:3], few)
+    assert (len(few.latents), len(more.latents), len(more.object_mask)) == (3, 20, 20)
+    assert equal(more.first(3), few)
 
 
 @pytest.mark.parametrize(
@@ -172,9 +181,7 @@ def test_clips_of_other_settings_are_rendered_again(change, tmp_path):
     load_or_encode(path, TINY, tiny_codec(), lambda n: None)
     changed = load_or_encode(path, replace(TINY, **change), tiny_codec(), made.append)
     assert made == [3]
-    assert torch.equal(
-        changed, load_or_encode(tmp_path / "other", replace(TINY, **change), tiny_codec(), lambda n: None)
-    )
+    assert equal(changed, load_or_encode(tmp_path / "other", replace(TINY, **change), tiny_codec(), lambda n: None))
 
 
 def test_latents_of_another_vae_are_encoded_again(tmp_path):
@@ -188,7 +195,7 @@ def test_a_truncated_cache_is_rendered_again(tmp_path):
     path, made = tmp_path / "clips.safetensors", list[int]()
     first = load_or_encode(path, TINY, tiny_codec(), made.append)
     path.write_bytes(path.read_bytes()[:-7])
-    assert torch.equal(load_or_encode(path, TINY, tiny_codec(), made.append), first)
+    assert equal(load_or_encode(path, TINY, tiny_codec(), made.append), first)
     assert made == [3, 3]
 
 
@@ -206,6 +213,65 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path, monkeypatch):
 def test_a_cache_without_settings_is_trusted(tmp_path):
     path, made = tmp_path / "clips.safetensors", list[int]()
     save_file({"latents": torch.zeros(3, 2, 4, 2, 3).half()}, path)
-    assert load_or_encode(path, TINY, tiny_codec(), made.append).abs().max() == 0
+    assert load_or_encode(path, TINY, tiny_codec(), made.append).latents.abs().max() == 0
     assert made == []
     assert load_file(path).keys() == {"latents"}
+
+
+def test_a_cache_without_object_masks_is_rendered_again_where_they_are_needed(tmp_path):
+    path, made = tmp_path / "clips.safetensors", list[int]()
+    whole = load_or_encode(path, TINY, tiny_codec(), lambda n: None)
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    save_file({"latents": load_file(path)["latents"]}, path, header)
+    assert load_or_encode(path, TINY, tiny_codec(), made.append).object_mask is None
+    assert made == []
+    assert equal(load_or_encode(path, TINY, tiny_codec(), made.append, needs_mask=True), whole)
+    assert made == [3]
+
+
+def test_the_object_mask_covers_the_object_and_one_latent_pixel_around_it():
+    """The share of the pixels of both frames, and its largest value nearby."""
+    mask = torch.zeros(1, 4, 40, 48)
+    mask[0, 0, 16:24, 16:24] = 1
+    mask[0, 3, 0:4, 0:8] = 1
+    first, second = object_mask(mask, 2)[0]
+    expected = torch.zeros(2, 5, 6)
+    expected[0, 1:4, 1:4] = 0.5
+    expected[1, 0:2, 0:2] = 0.25
+    assert torch.equal(torch.stack([first, second]), expected)
+
+
+@pytest.mark.parametrize("method", ["base", "rw"])
+@pytest.mark.parametrize("latents", [1, 3, 20])
+def test_windows_have_the_length_that_was_set(method, latents):
+    config, starts = BatchConfig(method, DIAGONAL, 4, latents=latents), set()
+    for step in range(60):
+        batch = sample_batch(config, CLIPS, POOL, step).batch
+        assert batch.latents.shape[:2] == batch.timesteps.shape == (4, latents)
+        assert (batch.timesteps > 0).any(dim=1).all()
+        starts.update((batch.latents[:, 0, 0, 0, 0].long() % 100).tolist())
+    assert {0, 20 - latents} <= starts
+
+
+def test_every_step_of_filled_batches_has_about_as_many_latents():
+    for method, latents in (("pa", 0), ("base", 0), ("base", 1), ("base", 5), ("base", 20)):
+        config = BatchConfig(method, DIAGONAL, 16, stages=POCKET_STAGES, fill_batches=True, latents=latents)
+        for step in range(60):
+            batch, captions, dropped, crop = sample_batch(config, CLIPS, POOL, step)
+            samples, length = batch.timesteps.shape
+            assert 16 * 14 - length < samples * length <= 16 * 14
+            assert len(captions) == len(dropped) == len(crop.clips) == len(crop.starts) == samples
+            assert batch.latents.shape[:2] == (samples, length)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_full_windows_are_the_same_in_filled_batches(method):
+    configs = [BatchConfig(method, DIAGONAL, 4, stages=POCKET_STAGES, fill_batches=filled) for filled in (False, True)]
+    for step in range(20):
+        plain, filled = (sample_batch(config, CLIPS, POOL, step) for config in configs)
+        assert filled.crop.clips[:4] == plain.crop.clips
+        if plain.batch.timesteps.shape[1] == 14:
+            assert torch.equal(filled.batch.latents, plain.batch.latents)
+            assert torch.equal(filled.batch.timesteps, plain.batch.timesteps)
+            assert filled.prompts == plain.prompts

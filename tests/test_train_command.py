@@ -19,7 +19,7 @@ from pavdm_cli.models.pocket import checkpoint as store
 from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.training.pocket import runs, tasks
-from pavdm_cli.training.pocket.latent_pool import Clips
+from pavdm_cli.training.pocket.latent_pool import Clips, Pool
 from pavdm_cli.training.pocket.preview import preview
 
 TINY = ["--steps", "3", "--batch", "1", "--device", "cpu"]
@@ -75,6 +75,18 @@ def test_every_method_trains(method, command, files):
     code, out, _ = command("denoiser", "--method", method)
     assert code == 0
     assert store.training_metadata(Path(out.strip()))["method"] == method
+
+
+def test_single_images_train_with_a_shift_and_an_object_weight(command, files):
+    options = {"window": 1, "shift": 3.0, "object_weight": 2.0, "fill_batches": True}
+    code, out, err = command(
+        *("denoiser", "--method", "base", "--latents", "1", "--shift", "3", "--object-weight", "2", "--fill-batches")
+    )
+    assert code == 0, err
+    metadata = store.training_metadata(Path(out.strip()))
+    assert {name: metadata[name] for name in options} == options
+    plain = command("denoiser", "--method", "rw", "--folder", str(files / "plain"))[1]
+    assert not options.keys() & store.training_metadata(Path(plain.strip())).keys()
 
 
 def test_distilled_weights_record_their_guidance(command, files):
@@ -145,9 +157,9 @@ def test_init_weights_are_trained_except_rope_frequencies(files, tmp_path):
 def test_up_to_128_clips_are_used_for_validation(clips, judges, files, tmp_path, monkeypatch):
     rendered: dict[str, int] = {}
 
-    def counted(path: Path, clips: Clips, *given: object) -> Tensor:
+    def counted(path: Path, clips: Clips, *given: object) -> Pool:
         rendered[path.stem] = clips.count
-        return torch.zeros(1)
+        return Pool(torch.zeros(1))
 
     monkeypatch.setattr(runs, "load_or_encode", counted)
     settings = runs.TrainOptions(tmp_path / "run", steps=1, rate=0.1, batch=1, init=files / "denoiser.safetensors")
@@ -188,6 +200,13 @@ def test_keep_latents_needs_init(tmp_path):
 
 WRONG = {
     "an unknown method": (["denoiser", "--method", "fast"], 2, "--method must be one of base, pa, rw, got 'fast'"),
+    "the length of progressive windows": (["denoiser", "--latents", "1"], 2, "--latents needs --method base or rw"),
+    "windows longer than a clip": (
+        ["denoiser", "--method", "base", "--latents", "21"],
+        2,
+        "--latents must be at most 20, got 21",
+    ),
+    "a shift of progressive levels": (["denoiser", "--shift", "2"], 2, "--shift only applies to --method base"),
     "no such weights": (["codec", "--init", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
     "no such codec": (["denoiser", "--codec", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
     "no teacher": (["denoiser", "--init", "", "--distil", "2"], 2, "--distil needs a teacher"),

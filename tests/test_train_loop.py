@@ -13,58 +13,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.tiers import integration
-from support.tiny import CODEC, POCKET, SIZE, randomised, tiny_codec
+from support.tiny_training import TinyCodec, denoiser_task, vae_task
 from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError, OutputError, PavdmError
-from pavdm_cli.models.pocket.transformer import Pocket
-from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.training import loop
-from pavdm_cli.training.batches import BatchConfig
-from pavdm_cli.training.levels import Diagonal
 from pavdm_cli.training.loop import TrainConfig, TrainState, ema_weights, init_state, muon_and_adamw, train, train_step
-from pavdm_cli.training.pocket.distillation import Teacher
-from pavdm_cli.training.pocket.latent_pool import Clips
-from pavdm_cli.training.pocket.tasks import DenoiserTask, VAETask
-from pavdm_cli.training.pocket.vae import FrameSampling
+from pavdm_cli.training.pocket.tasks import VAETask
 
 STEPS = 6
 PLAN = TrainConfig(STEPS, lr=0.01, warmup=2)
 SHORT = TrainConfig(3, lr=0.01)
 FREQUENT = TrainConfig(3, lr=0.01, validate_seconds=0.0, sheet_seconds=0.0)
-POOL = torch.randn(4, 5, 4, 2, 3, generator=torch.Generator().manual_seed(1)).half()
-
-
-class Quiet:
-    """Neither judged nor shown, which no test here needs and which takes the time."""
-
-    def validate(self) -> dict[str, float]:
-        return {"figure": 1.0}
-
-    def write_sheet(self, path: Path) -> None:
-        path.write_bytes(b"")
-
-
-class TinyCodec(Quiet, VAETask): ...
-
-
-class TinyDenoiser(Quiet, DenoiserTask): ...
-
-
-def vae_task() -> TinyCodec:
-    return TinyCodec(randomised(PocketVAE(CODEC)), FrameSampling(SIZE, batch=1), {})
-
-
-def denoiser_task(method: str = "pa", guidance: float | None = None) -> TinyDenoiser:
-    recipe, clips = BatchConfig(method, Diagonal(4, 2, 1), batch_size=2), Clips(count=4, latents=5, size=SIZE)
-    model, teacher = (randomised(Pocket(POCKET)) for _ in range(2))
-    return TinyDenoiser(model, tiny_codec(), recipe, clips, POOL, POOL, {}, guidance and Teacher(teacher, guidance))
-
-
 TASKS: dict[str, Callable[[], Any]] = {
     "codec": vae_task,
     **{method: partial(denoiser_task, method) for method in ("base", "pa", "rw")},
     "taught": partial(denoiser_task, guidance=1.5),
+    "images": partial(denoiser_task, "base", latents=1, warp_ratio=3.0, fill_batches=True, object_weight=2.0),
 }
 every_task = pytest.mark.parametrize("make", TASKS.values(), ids=TASKS.keys())
 
@@ -110,7 +75,7 @@ def assert_identical(left: Any, right: Any, at: str = "") -> None:
         assert left == right, at
 
 
-@pytest.mark.parametrize("task", ["codec", "pa", *integration("base", "rw", "taught")])
+@pytest.mark.parametrize("task", ["codec", "pa", "images", *integration("base", "rw", "taught")])
 def test_a_run_interrupted_twice_equals_an_uninterrupted_one(task, tmp_path):
     (straight := tmp_path / "straight").mkdir()
     (halting := tmp_path / "halting").mkdir()

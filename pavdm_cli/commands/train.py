@@ -71,6 +71,10 @@ def denoiser(
     clips: options.Clips = 2400,
     detail: options.WorldDetail = 0.3,
     distil: options.Distill = None,
+    latents: options.WindowLatents = None,
+    shift: options.Shift = 1.0,
+    object_weight: options.ObjectWeight = 0.0,
+    fill_batches: options.FillBatches = False,
     sheet_minutes: options.Sheets = 20.0,
     data: options.Data = None,
     size: options.Size = None,
@@ -105,16 +109,26 @@ def denoiser(
 
     model = _model_to_finetune(init, data)
     _check_options(context, trains_pocket=model is None)
-    own_rate, own_batch = (0.0001, 2) if model else (0.0015, 16)
-    shared_arguments = (folder, steps, own_rate if rate is None else rate, batch or own_batch)
-    train_options = runs.TrainOptions(*shared_arguments, detail, _weights_path(init), device, threads, sheet_minutes)
-    if model is None or data is None:
-        _train_pocket(
-            train_options,
-            lambda: runs.denoiser_task(train_options, runs.Objective(method, distil), codec, clips, _clip_progress()),
-        )
+    train_options = _train_options(context.params, model)
+    if model and data:
+        _finetune(train_options, _finetune_fields(context.params, model), model, method)
         return
-    _finetune(train_options, _finetune_fields(context.params, model), model, method)
+    objective = runs.Objective(method, distil, latents, shift, object_weight, fill_batches)
+    _train_pocket(train_options, lambda: runs.denoiser_task(train_options, objective, codec, clips, _clip_progress()))
+
+
+def _train_options(params: dict[str, Any], model: VideoModel | None) -> TrainOptions:
+    """The options that all runs share, from the command's parameters; model: to fine-tune."""
+    from pavdm_cli.training.pocket import runs
+
+    rate, batch = (0.0001, 2) if model else (0.0015, 16)
+    shared = {name: params[name] for name in ("folder", "steps", "detail", "device", "threads", "sheet_minutes")}
+    return runs.TrainOptions(
+        **shared,
+        rate=rate if params["rate"] is None else params["rate"],
+        batch=params["batch"] or batch,
+        init=_weights_path(params["init"]),
+    )
 
 
 def _finetune_fields(params: dict[str, Any], model: VideoModel) -> dict[str, Any]:

@@ -83,6 +83,42 @@ Distill = Annotated[
         rich_help_panel=POCKET_PANEL,
     ),
 ]
+WindowLatents = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Length of the windows of --method base or rw; 1: single frames. Default: 14, a full window.",
+        rich_help_panel=POCKET_PANEL,
+    ),
+]
+Shift = Annotated[
+    float,
+    typer.Option(
+        min=0.01,
+        max=100,
+        callback=check_finite,
+        help="Timestep shift of --method base: above 1 more of the training is at high noise.",
+        rich_help_panel=POCKET_PANEL,
+    ),
+]
+ObjectWeight = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1000,
+        callback=check_finite,
+        help="Added to the weight of squared errors where the object is, which is 1 elsewhere.",
+        rich_help_panel=POCKET_PANEL,
+    ),
+]
+FillBatches = Annotated[
+    bool,
+    typer.Option(
+        "--fill-batches",
+        help="Larger batches of short windows: every step costs as much as --batch full windows.",
+        rich_help_panel=POCKET_PANEL,
+    ),
+]
 Sheets = Annotated[float, contact_sheet_option(rich_help_panel=POCKET_PANEL)]
 
 Data = Annotated[

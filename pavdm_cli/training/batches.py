@@ -13,6 +13,7 @@ from pavdm_cli.training.levels import (
     DEFAULT_STAGES,
     Diagonal,
     StageProbabilities,
+    WindowStage,
     apply_clean_masks,
     progressive_timesteps,
     sample_window_stage,
@@ -39,6 +40,17 @@ class BatchConfig:
     crop_multiple: int = 1  # clips are cropped at multiples of it, where their VAE restarts
     causal: bool = True  # clean latents attend only to one another over time
     stages: StageProbabilities = DEFAULT_STAGES
+    latents: int = 0  # length of the windows of base and rw; 0: a full window after a chunk of context
+    fill_batches: bool = False  # more samples of short windows, up to the latents of `batch_size` full ones
+
+    @property
+    def full_window(self) -> int:
+        """Latents of a full window and its context."""
+        return self.diagonal.chunk * (self.diagonal.chunks + 1)
+
+    def samples(self, latents: int) -> int:
+        """The batch size of windows of a length."""
+        return max(1, self.batch_size * self.full_window // latents) if self.fill_batches else self.batch_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +84,7 @@ class CaptionedBatch(NamedTuple):
     batch: Batch
     prompts: list[str]
     dropped: Tensor  # bool (B,): samples trained without their caption
-    clips: list[int]
+    crop: Crop
 
 
 def batch_rng(config: BatchConfig, step: int) -> Rng:
@@ -84,10 +96,15 @@ def batch_rng(config: BatchConfig, step: int) -> Rng:
 def sample_crop(config: BatchConfig, clips: int, length: int, rng: Rng) -> Crop:
     """Random crops of random clips, out of `clips` clips of `length` latents."""
     chosen = [rng.python.randrange(clips) for _ in range(config.batch_size)]
-    timesteps, context, clean_end = _sample_timesteps(config, rng)
+    window = sample_window_stage(config.diagonal, rng.python, config.stages) if config.method == "pa" else None
+    context, clean_end = (config.diagonal.chunk if clean else 0 for clean in _clean_ends(window))
+    noisy = window.chunks * config.diagonal.chunk if window else config.latents or config.full_window
+    samples = config.samples(context + noisy + clean_end)
+    chosen += [rng.python.randrange(clips) for _ in range(samples - len(chosen))]
+    timesteps = nn.functional.pad(_sample_timesteps(config, window, noisy, samples, rng), (context, clean_end))
     positions = (length - timesteps.shape[1]) // config.crop_multiple
-    starts = [config.crop_multiple * rng.python.randint(0, positions) for _ in chosen]
-    return Crop(chosen, starts, timesteps, context, clean_end)
+    starts = [config.crop_multiple * rng.python.randint(0, positions) for _ in chosen[:samples]]
+    return Crop(chosen[:samples], starts, timesteps, context, clean_end)
 
 
 def make_batch(config: BatchConfig, crop: Crop, latents: Tensor, rng: Rng) -> Batch:
@@ -116,7 +133,7 @@ def sample_batch(config: BatchConfig, clips: Clips, pool: Tensor, step: int) -> 
     latents = torch.stack([pool[clip, latent_range] for clip, latent_range in crop.ranges]).float()
     batch = make_batch(config, crop, latents, rng)
     dropped = sample_caption_dropout(len(latents), rng)
-    return CaptionedBatch(batch, captions(clips, crop.clips, rng.python), dropped, crop.clips)
+    return CaptionedBatch(batch, captions(clips, crop.clips, rng.python), dropped, crop)
 
 
 def augmentation_noise(context: Tensor, max_std: float, rng: torch.Generator) -> Tensor:  # (B, T, ...) -> same
@@ -128,15 +145,15 @@ def augmentation_noise(context: Tensor, max_std: float, rng: torch.Generator) ->
     return std.view(-1, *[1] * (context.dim() - 1)) * torch.randn(context.shape, generator=rng)
 
 
-def _sample_timesteps(config: BatchConfig, rng: Rng) -> tuple[Tensor, int, int]:
-    """Timesteps (B, T) of the window's latents, and the number of clean latents at its start and at its end."""
-    diagonal = config.diagonal
-    if config.method == "pa":
-        window = sample_window_stage(diagonal, rng.python, config.stages)
-        context, clean_end = (diagonal.chunk if clean else 0 for clean in (window.has_context, window.rejoins))
-        noisy = progressive_timesteps(diagonal, window, torch.randn(config.batch_size, generator=rng.torch))
-        timesteps = nn.functional.pad(warp_timesteps(noisy, config.warp_ratio), (context, clean_end))
-        return timesteps, context, clean_end
-    timesteps = uniform_timesteps(diagonal.chunk * (diagonal.chunks + 1), config.batch_size, rng.torch)
-    timesteps = warp_timesteps(timesteps, config.warp_ratio)
-    return (apply_clean_masks(timesteps, rng.python) if config.method == "base" else timesteps), 0, 0
+def _clean_ends(window: WindowStage | None) -> tuple[bool, bool]:
+    """Whether a clean chunk precedes the noisy latents, and whether one follows them."""
+    return (window.has_context, window.rejoins) if window else (False, False)
+
+
+def _sample_timesteps(config: BatchConfig, window: WindowStage | None, latents: int, samples: int, rng: Rng) -> Tensor:
+    """Timesteps (samples, latents) of the window's noisy latents; for base, some of them are clean."""
+    if window:
+        noisy = progressive_timesteps(config.diagonal, window, torch.randn(samples, generator=rng.torch))
+        return warp_timesteps(noisy, config.warp_ratio)
+    timesteps = warp_timesteps(uniform_timesteps(latents, samples, rng.torch), config.warp_ratio)
+    return apply_clean_masks(timesteps, rng.python) if config.method == "base" else timesteps

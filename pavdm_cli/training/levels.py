@@ -104,9 +104,14 @@ def uniform_timesteps(latents: int, batch: int, rng: torch.Generator) -> Tensor:
 
 
 def apply_clean_masks(timesteps: Tensor, rng: random.Random) -> Tensor:  # (B, T)
-    """Open-Sora's masks: half of the samples get clean latents at the start, the end, both, or random positions."""
+    """Open-Sora's masks: half of the samples get clean latents at the start, the end, both, or random positions.
+
+    A single latent is always noisy.
+    """
     timesteps = timesteps.clone()
     count = timesteps.shape[1]
+    if count == 1:
+        return timesteps
     for row in timesteps:
         kind, size = rng.random(), rng.randint(1, max(1, count // 2))
         if kind < 0.25:

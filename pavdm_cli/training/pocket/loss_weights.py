@@ -25,3 +25,8 @@ def error_weights(scenes: Sequence[Scene], dropped: Tensor, rows: int) -> Tensor
     whole = torch.where(dropped, torch.ones_like(by_scene), by_scene)
     place = (torch.arange(rows, device=dropped.device) + 0.5) * len(ROWS) / rows
     return whole[:, None, None, None, None] * torch.tensor(ROWS, device=dropped.device)[place.long(), None]
+
+
+def object_weights(mask: Tensor, weight: float) -> Tensor:  # (B, T, h, w) -> (B, T, 1, h, w)
+    """Further weights of squared errors: `1 + weight` where the object is."""
+    return (1 + weight * mask)[:, :, None]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.models.devices import pick_device
@@ -22,7 +21,7 @@ from pavdm_cli.training.levels import POCKET_STAGES, Diagonal
 from pavdm_cli.training.loop import StepReport, Task, TrainConfig, train
 from pavdm_cli.training.pocket.distillation import Teacher
 from pavdm_cli.training.pocket.initial_weights import load_grown, new_denoiser
-from pavdm_cli.training.pocket.latent_pool import Clips, load_or_encode
+from pavdm_cli.training.pocket.latent_pool import Clips, Pool, load_or_encode
 from pavdm_cli.training.pocket.tasks import HELD_OUT_SEED, DenoiserTask, VAETask
 from pavdm_cli.training.pocket.vae import FrameSampling
 
@@ -55,15 +54,33 @@ class TrainOptions:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a denoiser is trained for: the noise levels of a method, and optionally a guidance scale to distill."""
+    """What a denoiser is trained for: windows and noise levels of a method, optionally a guidance scale to distill."""
 
     method: str
     distil: float | None = None
+    window: int | None = None  # latents; None: the method's
+    shift: float = 1.0  # of timesteps towards noise
+    object_weight: float = 0.0
+    fill_batches: bool = False
 
     @property
     def metadata(self) -> dict[str, object]:
-        """For the header of the weights."""
-        return {"method": self.method} | ({} if self.distil is None else {"guided": self.distil})
+        """For the header of the weights: the method, and what is not at its default."""
+        changed = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "distil"}
+        changed = {name: value for name, value in changed.items() if value != getattr(Objective(""), name)}
+        return changed | ({} if self.distil is None else {"guided": self.distil})
+
+    def check(self, clip_latents: int) -> None:
+        """Reject unknown methods and options of another method. Raises: UsageError."""
+        if self.method not in METHODS:
+            one_of = ", ".join(METHODS)
+            raise UsageError(f"--method must be one of {one_of}, got {self.method!r}", "pa is what pocket ships")
+        if self.window is not None and self.method == "pa":
+            raise UsageError("--latents needs --method base or rw", "windows of pa have all lengths")
+        if self.window is not None and self.window > clip_latents:
+            raise UsageError(f"--latents must be at most {clip_latents}, got {self.window}", "clips are not longer")
+        if self.shift != 1 and self.method != "base":
+            raise UsageError("--shift only applies to --method base", "omit --shift")
 
 
 def make_folder(folder: Path) -> None:
@@ -96,22 +113,32 @@ def denoiser_task(
     options: TrainOptions, objective: Objective, vae_file: Path | None, count: int, progress: Progress
 ) -> DenoiserTask:
     """Train the denoiser on clips that are rendered once and stored as latents. Raises: UsageError, ModelError."""
-    if objective.method not in METHODS:
-        one_of = ", ".join(METHODS)
-        raise UsageError(f"--method must be one of {one_of}, got {objective.method!r}", "pa is what pocket ships")
+    objective.check(Clips().latents)
     teacher = _teacher(options, objective)
     spec = SPEC
     vae = checkpoint.load_vae(vae_file or spec.folder / VAE_FILE).to(pick_device(options.device))
     model = _initial_model(lambda: new_denoiser(vae.config), options, lambda path: load_grown(path, vae.config))
     clips = Clips(count, size=spec.size, fps=spec.fps, detail=options.detail)
     held_out_clips = Clips(min(HELD_OUT, count), clips.latents, HELD_OUT_SEED, clips.size, clips.fps, clips.detail)
-    diagonal = Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk)
-    config = BatchConfig(objective.method, diagonal, options.batch, stages=POCKET_STAGES)
     metadata = options.metadata | objective.metadata | {"clips": count}
     make_folder(options.folder)
-    pool = _pool(options.folder / "clips.safetensors", clips, vae, progress)
+    needs_mask = bool(objective.object_weight)
+    pool = _pool(options.folder / "clips.safetensors", clips, vae, progress, needs_mask)
     held_out = _pool(options.folder / "held-out.safetensors", held_out_clips, vae, progress)
-    return DenoiserTask(model, vae, config, clips, pool, held_out, metadata, teacher)
+    config, weight = _batch_config(objective, options.batch), objective.object_weight
+    return DenoiserTask(model, vae, config, clips, pool, held_out, metadata, teacher, weight)
+
+
+def _batch_config(objective: Objective, batch: int) -> BatchConfig:
+    return BatchConfig(
+        objective.method,
+        Diagonal(SPEC.trained_steps, SPEC.window // SPEC.chunk, SPEC.chunk),
+        batch,
+        warp_ratio=objective.shift,
+        stages=POCKET_STAGES,
+        latents=objective.window or 0,
+        fill_batches=objective.fill_batches,
+    )
 
 
 def _teacher(options: TrainOptions, objective: Objective) -> Teacher | None:
@@ -125,9 +152,9 @@ def _teacher(options: TrainOptions, objective: Objective) -> Teacher | None:
     return Teacher(checkpoint.load_denoiser(options.init).to(pick_device(options.device)), objective.distil)
 
 
-def _pool(path: Path, clips: Clips, vae: PocketVAE, progress: Progress) -> Tensor:
+def _pool(path: Path, clips: Clips, vae: PocketVAE, progress: Progress, needs_mask: bool = False) -> Pool:
     with progress(f"rendering {path.stem}", clips.count) as on_progress:
-        return load_or_encode(path, clips, vae, on_progress)
+        return load_or_encode(path, clips, vae, on_progress, needs_mask)
 
 
 def _new_vae() -> PocketVAE:

@@ -14,13 +14,13 @@ from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.models.pocket.vae import PocketVAE, reconstruction_psnr
 from pavdm_cli.pocket_world.render import SceneFrames, canvas, render
 from pavdm_cli.pocket_world.world import sample_scene
-from pavdm_cli.training.batches import BatchConfig, sample_batch
+from pavdm_cli.training.batches import BatchConfig, Crop, sample_batch
 from pavdm_cli.training.losses import predict_velocity, velocity_loss
 from pavdm_cli.training.pocket import fingerprint
 from pavdm_cli.training.pocket import vae as vae_training
 from pavdm_cli.training.pocket.distillation import Teacher
-from pavdm_cli.training.pocket.latent_pool import Clips
-from pavdm_cli.training.pocket.loss_weights import error_weights
+from pavdm_cli.training.pocket.latent_pool import Clips, Pool
+from pavdm_cli.training.pocket.loss_weights import error_weights, object_weights
 from pavdm_cli.training.pocket.preview import preview
 from pavdm_cli.training.pocket.vae import FrameSampling
 from pavdm_cli.video.contact_sheet import write_contact_sheet
@@ -76,10 +76,11 @@ class DenoiserTask:
     vae: PocketVAE
     config: BatchConfig
     clips: Clips
-    pool: Tensor  # float16 (clips, latents, C, h, w)
-    held_out: Tensor  # the same of other clips
+    pool: Pool
+    held_out: Pool  # of other clips
     metadata: dict[str, object]
     teacher: Teacher | None = None  # whose guided velocity is the target, instead of that of the clips
+    object_weight: float = 0.0  # added to the weight of errors where the object is
 
     @property
     def name(self) -> str:
@@ -95,7 +96,7 @@ class DenoiserTask:
     def validate(self) -> dict[str, float]:
         """Mean unweighted loss on held-out clips, with the same windows and noise every time."""
         config = replace(self.config, seed=-1)
-        clips = replace(self.clips, count=len(self.held_out), first_seed=HELD_OUT_SEED)
+        clips = replace(self.clips, count=len(self.held_out.latents), first_seed=HELD_OUT_SEED)
         rows = [self._loss(config, clips, self.held_out, step).item() for step in range(8)]
         return {"held_out": sum(rows) / len(rows)}
 
@@ -114,16 +115,21 @@ class DenoiserTask:
         }
         return checkpoint.save(self.model, folder / "denoiser.safetensors", self.metadata | trained_on)
 
-    def _loss(self, config: BatchConfig, clips: Clips, pool: Tensor, step: int, *, weighted: bool = False) -> Tensor:
+    def _loss(self, config: BatchConfig, clips: Clips, pool: Pool, step: int, *, weighted: bool = False) -> Tensor:
         device = _device(self.model)
-        batch, prompts, dropped, chosen = sample_batch(config, clips, pool, step)
-        scenes = [clips.scene(clip) for clip in chosen]
-        weights = error_weights(scenes, dropped, pool.shape[-2]).to(device) if weighted else 1.0
+        batch, prompts, dropped, crop = sample_batch(config, clips, pool.latents, step)
+        weights = self._weights(crop, clips, pool, dropped).to(device) if weighted else 1.0
         batch, fps = batch.to(device), torch.tensor(clips.fps, device=device)
         with torch.autocast(device.type, torch.bfloat16):
             target = self.teacher.velocity(prompts, dropped, batch, fps) if self.teacher else None
             velocity = predict_velocity(self.model.stdit, self.model.encode_prompts(prompts, dropped), batch, fps)
             return velocity_loss(velocity, batch, target, weights).mean()
+
+    def _weights(self, crop: Crop, clips: Clips, pool: Pool, dropped: Tensor) -> Tensor:
+        weights = error_weights([clips.scene(clip) for clip in crop.clips], dropped, pool.latents.shape[-2])
+        if not self.object_weight:
+            return weights
+        return weights * object_weights(pool.crop_object_mask(crop.ranges), self.object_weight)
 
 
 HELD_OUT_SEED = 3_000_000
