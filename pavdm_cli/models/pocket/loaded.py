@@ -14,14 +14,16 @@ from torch import Tensor
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.adapter import Init, LoadedModel, Placement, TextEmbedding, TextEncoder
 from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.pocket.frame_format import frame_format
+from pavdm_cli.models.pocket.streams import DecodeStream, EncodeStream, decode_stream
 from pavdm_cli.models.pocket.text_encoder import PocketTextModel, batch_ids
 from pavdm_cli.models.pocket.transformer import PocketConfig, single_thread
 from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig
 from pavdm_cli.models.random_weights import init_random
+from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.models.stdit.layers import rotary_frequencies
 from pavdm_cli.models.stdit.loaded import STDiTModel, cast_linears
 from pavdm_cli.models.stdit.transformer import STDiT
-from pavdm_cli.models.streams import UnitStream, unit_stream
 from pavdm_cli.pocket_world.vocabulary import PAD
 
 
@@ -31,13 +33,13 @@ class LoadedPocket(STDiTModel):
 
     vae: PocketVAE
 
-    def encode_stream(self) -> UnitStream:
+    def encode_stream(self, spec: ModelSpec) -> EncodeStream:
         """As `LoadedModel.encode_stream`."""
-        return unit_stream(self.vae.encode, self.vae.config.frames_per_latent)
+        return EncodeStream(self.vae, frame_format(spec.size, spec.fps))
 
-    def decode_stream(self, context: Tensor | None = None) -> UnitStream:
-        """As `LoadedModel.decode_stream`; latents are decoded independently."""
-        return unit_stream(self.vae.decode, 1)
+    def decode_stream(self, spec: ModelSpec, context: Tensor | None = None) -> DecodeStream:
+        """As `LoadedModel.decode_stream`."""
+        return decode_stream(self.vae, frame_format(spec.size, spec.fps), context)
 
     def upcast(self, part: Literal["transformer", "vae"], device: torch.device) -> LoadedPocket:
         """As `LoadedModel.upcast`."""

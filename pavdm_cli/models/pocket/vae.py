@@ -1,6 +1,7 @@
-"""Pocket's VAE: frames to latents and back, 8x smaller in space, with two frames in the channels of every latent.
+"""Pocket's VAE: 96x64 frames to latents, 8x smaller, with the codes of two frames in the channels of every latent.
 
-Every frame is encoded on its own, so any range of latents can be decoded, with the motion inside latents intact.
+Codes are decoded to 96x64, or to twice the size with finer details. The mean of two neighboring codes decodes to the
+frame halfway between them, which doubles the frame rate.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class PocketVAEConfig:
     widths: tuple[int, int, int] = (32, 64, 128)  # at 1/2, 1/4 and 1/8 of the size
     encoder_blocks: int = 1
     decoder_blocks: int = 2
+    upscaler_width: int = 32  # of the layers that add details at twice the size
 
     @property
     def latent_channels(self) -> int:
@@ -88,6 +90,15 @@ class PocketVAE(nn.Module):
             nn.Conv2d(fine, 12, 3, padding=1),
             nn.PixelShuffle(2),
         )
+        details = nn.Conv2d(config.upscaler_width, 12, 3, padding=1)
+        nn.init.zeros_(details.weight)
+        self.upscaler = nn.Sequential(
+            Pointwise(fine, 4 * config.upscaler_width, 1),
+            nn.PixelShuffle(2),
+            Residual(config.upscaler_width),
+            details,
+            nn.PixelShuffle(2),
+        )
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Frames (N, 3, H, W), 0 to 1, to codes (N, channels, H/8, W/8)."""
@@ -96,9 +107,21 @@ class PocketVAE(nn.Module):
 
     def decode_frames(self, codes: Tensor) -> Tensor:
         """Codes (N, channels, H/8, W/8) to frames (N, 3, H, W), 0 to 1 but not clamped."""
-        narrow = cast_to_narrower(codes, next(self.decoder.parameters()))
-        frames: Tensor = self.decoder(narrow).to(codes.dtype)
-        return (frames + 1) / 2
+        return _to_unit_range(self.decoder(self._cast(codes)), codes)
+
+    def decode_large_frames(self, codes: Tensor) -> Tensor:
+        """Codes (N, channels, H/8, W/8) to frames (N, 3, 2H, 2W), 0 to 1 but not clamped."""
+        return self.decode_both_sizes(codes)[1]
+
+    def decode_both_sizes(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """As `decode_frames` and `decode_large_frames`."""
+        features = self.decoder[:-2](self._cast(codes))
+        small = self.decoder[-2:](features)
+        enlarged = nn.functional.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
+        return _to_unit_range(small, codes), _to_unit_range(enlarged + self.upscaler(features), codes)
+
+    def _cast(self, codes: Tensor) -> Tensor:
+        return cast_to_narrower(codes, next(self.decoder.parameters()))
 
     @exact_convolutions()
     def encode(self, frames: Tensor) -> Tensor:
@@ -125,6 +148,11 @@ class PocketVAE(nn.Module):
                 f"pocket encodes groups of {self.config.frames_per_latent} frames with sides in multiples of 8, "
                 f"got {pluralize(count, 'frame')} of {width}x{height}"
             )
+
+
+def _to_unit_range(frames: Tensor, like: Tensor) -> Tensor:
+    """From -1 to 1, to 0 to 1, in the dtype of `like`."""
+    return (frames.to(like.dtype) + 1) / 2
 
 
 @torch.no_grad()
