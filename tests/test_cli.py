@@ -65,7 +65,7 @@ def test_the_path_alone_is_on_stdout_and_the_seed_on_stderr(made):
 def test_a_video_has_exactly_the_frames_asked_for_at_its_size_and_rate(made):
     with av.open(str(made[0])) as file:
         stream = file.streams.video[0]
-        assert (stream.width, stream.height, stream.average_rate) == (384, 256, 8)
+        assert (stream.width, stream.height, stream.average_rate) == (384, 256, 16)
         assert sum(1 for _ in file.decode(stream)) == 13
 
 

@@ -84,8 +84,8 @@ class ModelSpec:
     method: str  # that it was trained for
     solver: str = "euler"  # default of sampling
     first_chunk: int = 0  # latents of a video's first chunk; 0: `chunk`
-    size_multiple: int = 0  # of both sides; 0: only `size` and `smaller_sizes`
-    smaller_sizes: tuple[tuple[int, int], ...] = ()
+    size_multiple: int = 0  # of both sides; 0: only `sizes`
+    sizes: tuple[tuple[int, int], ...] = ()  # all that it makes; none: only `size`
     max_side: int = 0  # pixels
     fps_range: tuple[int, int] = (0, 0)  # lowest and highest; (0, 0): only `fps`
     frame_rates: tuple[int, ...] = ()  # those in `fps_range`, unless it is every one
@@ -124,11 +124,11 @@ class ModelSpec:
     @property
     def is_resizable(self) -> bool:
         """Whether it makes more than one size."""
-        return bool(self.size_multiple or self.smaller_sizes)
+        return bool(self.size_multiple or self.sizes)
 
     def at(self, size: tuple[int, int], fps: int) -> ModelSpec:
-        """The spec for videos of a size and frame rate; smaller frames are enlarged more in files."""
-        scale = self.scale * self.size[0] // size[0] if size in self.smaller_sizes else self.scale
+        """The spec for videos of a size and frame rate; of several `sizes`, all give files of the same size."""
+        scale = self.scale * self.size[0] // size[0] if self.sizes else self.scale
         return replace(self, size=size, fps=fps, scale=scale)
 
     def precisions_on(self, device: str) -> tuple[str, ...]:
@@ -139,8 +139,8 @@ class ModelSpec:
         """Refuse a size (height, width) that the model does not support. Raises: UsageError."""
         height, width = self.size
         own, typed, grid = f"{width}x{height}", f"{size[1]}x{size[0]}", self.size_multiple
-        if not grid and size not in (self.size, *self.smaller_sizes):
-            sizes = " or ".join(f"{width}x{height}" for height, width in (self.size, *self.smaller_sizes))
+        if not grid and size not in (known := self.sizes or (self.size,)):
+            sizes = " or ".join(f"{width}x{height}" for height, width in known)
             raise UsageError(f"{self.name} makes {sizes} pixels, got {typed}", f"use --size {own}")
         if grid and size != (fits := self.nearest_size(size)):
             sides = f"sides of {8 * grid} to {self.max_side} in multiples of {grid}"

@@ -14,7 +14,7 @@ from torch import Tensor
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.adapter import Init, LoadedModel, Placement, TextEmbedding, TextEncoder
 from pavdm_cli.models.pocket import checkpoint
-from pavdm_cli.models.pocket.frame_format import frame_format
+from pavdm_cli.models.pocket.frame_format import CODED_FPS, frame_format
 from pavdm_cli.models.pocket.streams import DecodeStream, EncodeStream, decode_stream
 from pavdm_cli.models.pocket.text_encoder import PocketTextModel, batch_ids
 from pavdm_cli.models.pocket.transformer import PocketConfig, single_thread
@@ -32,6 +32,10 @@ class LoadedPocket(STDiTModel):
     """As `LoadedModel`."""
 
     vae: PocketVAE
+
+    def model_fps(self, fps: float) -> float:
+        """See `STDiTModel.model_fps`: latents are the same at any frame rate."""
+        return CODED_FPS
 
     def encode_stream(self, spec: ModelSpec) -> EncodeStream:
         """As `LoadedModel.encode_stream`."""

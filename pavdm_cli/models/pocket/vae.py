@@ -153,15 +153,3 @@ class PocketVAE(nn.Module):
 def _to_unit_range(frames: Tensor, like: Tensor) -> Tensor:
     """From -1 to 1, to 0 to 1, in the dtype of `like`."""
     return (frames.to(like.dtype) + 1) / 2
-
-
-@torch.no_grad()
-def reconstruction_psnr(vae: PocketVAE, frames: Tensor, mask: Tensor) -> tuple[float, float]:
-    """PSNR in dB over all pixels and over object pixels; frames (N, 3, H, W), mask (N, H, W)."""
-    error = (vae.decode_frames(vae.encode_frames(frames)).clamp(0, 1) - frames).square().mean(dim=1)
-    inside = mask > 0.5
-    return _decibel(error.mean()), _decibel(error[inside].mean())
-
-
-def _decibel(error: Tensor) -> float:
-    return float(-10 * error.clamp_min(1e-12).log10())

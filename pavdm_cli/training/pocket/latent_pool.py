@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pavdm_cli.hub.atomic import atomic_write
 from pavdm_cli.hub.safetensors_file import open_weights
+from pavdm_cli.models.pocket.frame_format import CODED_FPS, CODED_SIZE
 from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.pocket_world.captions import caption
 from pavdm_cli.pocket_world.render import canvas, render
@@ -30,8 +31,8 @@ class Clips:
     count: int = 4000
     latents: int = 20
     first_seed: int = 2_000_000
-    size: tuple[int, int] = (64, 96)
-    fps: float = 8.0
+    size: tuple[int, int] = CODED_SIZE
+    fps: float = CODED_FPS
     detail: float = 0.3
 
     def scene(self, index: int) -> Scene:
