@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.evaluation import metrics, probe_training
-from pavdm_cli.evaluation.picture import measure_picture
+from pavdm_cli.evaluation.full_size import measure_full_size
 from pavdm_cli.evaluation.probe import ATTRIBUTES, SIZE, Probe, ProbeResult, read_video
 from pavdm_cli.evaluation.videos import Video
 from pavdm_cli.models.pocket.vae import PocketVAE
@@ -24,7 +24,7 @@ FIRST_FRAMES, MIN_ONE_OBJECT_AT_FIRST = 8, 0.95  # frames at the start, and the 
 MAX_BOUNDARY_JUMP = 1.5  # difference across chunk boundaries over that inside chunks, relative to real video
 MAX_UNEVENNESS = 0.15  # relative to real video, at every frame of a chunk
 MIN_VAE_PSNR, MIN_VAE_OBJECT_PSNR = 36.0, 30.0  # dB
-MIN_PICTURE_PSNR, MIN_PICTURE_OBJECT_PSNR = 37.0, 31.0  # dB, at the default size and rate
+MIN_FULL_SIZE_PSNR, MIN_FULL_SIZE_OBJECT_PSNR = 37.0, 31.0  # dB, at the default size and rate
 MAX_SPECKLE, MAX_SHIMMER = 1.0, 0.25
 MIN_PARTIAL_OBJECT, MIN_PARTIAL_ONE_OBJECT = 0.95, 0.93  # for partial prompts
 MAX_LATE_LOSS = 0.05  # of the last seconds of a long video against the first
@@ -60,12 +60,12 @@ class ChunkTiming:
     fps: float
 
 
-def picture_bars(vae: PocketVAE, seeds: range, detail: float = 0.3) -> list[Bar]:
+def full_size_bars(vae: PocketVAE, seeds: range, detail: float = 0.3) -> list[Bar]:
     """Frames of the default size and rate, decoded from held-out scenes, against rendered ones."""
-    errors = measure_picture(vae, seeds, detail)
+    errors = measure_full_size(vae, seeds, detail)
     return [
-        Bar("picture, dB", errors.decibels("all"), low=MIN_PICTURE_PSNR),
-        Bar("picture of objects, dB", errors.decibels("object"), low=MIN_PICTURE_OBJECT_PSNR),
+        Bar("full size, dB", errors.decibels("all"), low=MIN_FULL_SIZE_PSNR),
+        Bar("full size on objects, dB", errors.decibels("object"), low=MIN_FULL_SIZE_OBJECT_PSNR),
         Bar("frames between coded ones, dB less", errors.decibels("coded") - errors.decibels("middle"), high=0.3),
         Bar("edges by day, of real", errors.edge_ratio("day"), low=0.85),
         Bar("edges at night, of real", errors.edge_ratio("night"), low=0.7),

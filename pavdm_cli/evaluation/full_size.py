@@ -24,7 +24,7 @@ FLAT = 1.5 / 255  # largest difference between neighboring pixels of a flat area
 
 
 @dataclass(slots=True)
-class PictureErrors:
+class FrameErrors:
     """Sums over scenes; errors are squared, per kind of frame and area."""
 
     errors: dict[str, list[float]] = field(default_factory=dict)
@@ -56,9 +56,9 @@ class PictureErrors:
 
 
 @torch.no_grad()
-def measure_picture(vae: PocketVAE, seeds: range, detail: float = 0.3) -> PictureErrors:
+def measure_full_size(vae: PocketVAE, seeds: range, detail: float = 0.3) -> FrameErrors:
     """Render, encode and decode the scenes of the seeds, each at a random time of its first minute."""
-    errors, large = PictureErrors(), (2 * CODED_SIZE[0], 2 * CODED_SIZE[1])
+    errors, large = FrameErrors(), (2 * CODED_SIZE[0], 2 * CODED_SIZE[1])
     starts = torch.rand(len(seeds), generator=torch.Generator().manual_seed(seeds.start)) * 60
     for seed, start in zip(seeds, starts, strict=True):
         scene = sample_scene(seed)
