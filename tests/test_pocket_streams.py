@@ -105,7 +105,7 @@ def test_frames_that_do_not_fill_a_latent_are_dropped():
 @pytest.mark.parametrize(("size", "fps", "first", "rest"), [((128, 192), 16, 3, 4), ((64, 96), 8, 2, 2)])
 def test_the_layout_has_the_frames_of_the_size_and_the_rate(size, fps, first, rest):
     layout = registry.get("pocket").layout(size, fps)
-    assert (layout.shape, layout.first, layout.rest) == ((16, 8, 12), first, rest)
+    assert (layout.shape, layout.first, layout.rest) == ((24, 8, 12), first, rest)
     assert (frame_format(size, fps).first, frame_format(size, fps).rest) == (first, rest)
 
 

@@ -182,7 +182,7 @@ def test_a_float32_copy_of_offloaded_weights_gives_the_same(offload: str) -> Non
         copy = model.upcast("transformer")
         assert precision_of(copy.transformer) == "float32"
         denoiser = copy.denoiser(job.formatted_prompt.text, job.schedule, levels, job.guidance_scale, job.execution)
-        window = torch.ones(1, 6, 16, 8, 12)
+        window = torch.ones(1, 6, 24, 8, 12)
         decoded = model.upcast("vae").decode(window[:, :1])
         results.append((denoiser(window, torch.arange(1, 7, dtype=torch.int32), None), decoded))
     assert all(torch.equal(*pair) for pair in zip(*results, strict=True))

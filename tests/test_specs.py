@@ -19,8 +19,8 @@ FREE = replace(POCKET, name="free", sizes=(), frame_rates=(), size_multiple=8, m
 
 
 CODECS = {
-    "pocket": LatentLayout((16, 8, 12), first=2, rest=2),
-    "pocket at 16 fps": LatentLayout((16, 8, 12), first=3, rest=4),
+    "pocket": LatentLayout((24, 8, 12), first=2, rest=2),
+    "pocket at 16 fps": LatentLayout((24, 8, 12), first=3, rest=4),
     "open-sora": LatentLayout((4, 8, 8), first=1, rest=4, unit=5),
     "causal": LatentLayout((4, 8, 8), first=1, rest=4),
 }

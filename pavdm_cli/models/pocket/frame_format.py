@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 CODED_SIZE = (64, 96)  # pixels, height and width, of the frames that are encoded
 CODED_FPS = 8
+CODE_CHANNELS = 12
+LATENT_CHANNELS = 2 * CODE_CHANNELS
 
 
 @dataclass(frozen=True, slots=True)

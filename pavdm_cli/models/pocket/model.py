@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pavdm_cli.models.adapter import HelpTable, Init, LoadedModel, Options, Placement, Prompt, TextEncoder
 from pavdm_cli.models.layout import LatentLayout
-from pavdm_cli.models.pocket.frame_format import CODED_FPS, CODED_SIZE, frame_format
+from pavdm_cli.models.pocket.frame_format import CODED_FPS, CODED_SIZE, LATENT_CHANNELS, frame_format
 from pavdm_cli.models.spec import Efficiency, IgnoredOption, ModelOption, ModelSpec
 from pavdm_cli.models.stdit.options import FP32_TIMESTEPS
 
@@ -78,7 +78,7 @@ class PocketModel:
     def layout(self, size: tuple[int, int], fps: float) -> LatentLayout:
         """See `FrameFormat`."""
         frames = frame_format(size, fps)
-        return LatentLayout((16, CODED_SIZE[0] // 8, CODED_SIZE[1] // 8), first=frames.first, rest=frames.rest)
+        return LatentLayout((LATENT_CHANNELS, CODED_SIZE[0] // 8, CODED_SIZE[1] // 8), first=frames.first, rest=frames.rest)
 
     def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
         """Evenly spaced (paper eq. 7)."""

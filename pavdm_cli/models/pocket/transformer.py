@@ -9,12 +9,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from pavdm_cli.models.pocket.frame_format import LATENT_CHANNELS
 from pavdm_cli.models.pocket.text_encoder import PocketTextModel, TextConfig, batch_ids
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig, Text
 from pavdm_cli.pocket_world.vocabulary import LENGTH, PAD
 
 SMALL = STDiTConfig(
-    hidden=192, depth=3, heads=6, in_channels=16, out_channels=16, text_width=128, text_length=LENGTH, mlp_ratio=4.0
+    hidden=192,
+    depth=3,
+    heads=6,
+    in_channels=LATENT_CHANNELS,
+    out_channels=LATENT_CHANNELS,
+    text_width=128,
+    text_length=LENGTH,
+    mlp_ratio=4.0,
 )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.float32 import exact_convolutions
 from pavdm_cli.models.pixels import to_unit
+from pavdm_cli.models.pocket.frame_format import CODE_CHANNELS
 from pavdm_cli.runtime.printable import pluralize
 from pavdm_kernels import cast_to_narrower, linear
 
@@ -23,7 +24,7 @@ from pavdm_kernels import cast_to_narrower, linear
 class PocketVAEConfig:
     """Sizes of the VAE."""
 
-    channels: int = 8  # of one frame's code
+    channels: int = CODE_CHANNELS  # of one frame's code
     frames_per_latent: int = 2
     widths: tuple[int, int, int] = (32, 64, 128)  # at 1/2, 1/4 and 1/8 of the size
     encoder_blocks: int = 1
