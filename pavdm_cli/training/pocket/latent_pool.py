@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from pavdm_cli.pocket_world.captions import caption
 from pavdm_cli.pocket_world.render import canvas, render
 from pavdm_cli.pocket_world.world import Scene, sample_scene
 from pavdm_cli.runtime.untrusted import InvalidError
+from pavdm_cli.training.pocket import fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,8 @@ def load_or_encode(
 
 
 def pool_key(clips: Clips, vae: PocketVAE) -> str:
-    """Everything that the latents of a clip depend on, except its index, as JSON."""
-    weights = hashlib.sha256()
-    for value in vae.state_dict().values():
-        weights.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return json.dumps(asdict(replace(clips, count=0)) | {"codec": weights.hexdigest()})
+    """Everything that the latents of a clip depend on, except its index, as JSON; not on the decoder."""
+    return json.dumps(asdict(replace(clips, count=0)) | {"codec": fingerprint.latents(vae)})
 
 
 @torch.no_grad()
