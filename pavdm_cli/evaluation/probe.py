@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pavdm_cli.models.pocket.frame_format import CODED_SIZE
-from pavdm_cli.pocket_world.vocabulary import CAMERAS, COLOURS, MOTIONS, OBJECTS, TERRAINS, TIMES
+from pavdm_cli.pocket_world.vocabulary import CAMERAS, COLOURS, MOTIONS, OBJECTS, TERRAINS, TIMES, WEATHERS
 
 ATTRIBUTES = {
     "terrain": TERRAINS,
@@ -20,6 +20,7 @@ ATTRIBUTES = {
     "colour": COLOURS,
     "motion": MOTIONS,
     "camera": CAMERAS,
+    "weather": WEATHERS,
 }
 SIZE = CODED_SIZE
 COUNTS = ("none", "one", "several", "smear")  # classes of a frame
