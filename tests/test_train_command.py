@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -87,6 +88,15 @@ def test_single_images_train_with_a_shift_and_an_object_weight(command, files):
     assert {name: metadata[name] for name in options} == options
     plain = command("denoiser", "--method", "rw", "--folder", str(files / "plain"))[1]
     assert not options.keys() & store.training_metadata(Path(plain.strip())).keys()
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_matmuls_are_in_bfloat16_where_that_is_fast(native, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "has_native_bf16", lambda device: native)
+    options = runs.TrainOptions(tmp_path / "run", steps=1, rate=0.1, batch=1, device="cpu")
+    assert runs.vae_task(options).precision == ("bf16" if native else "fp32")
+    assert runs.vae_task(replace(options, precision="bf16")).precision == "bf16"
+    assert runs.vae_task(replace(options, precision="fp32")).precision == "fp32"
 
 
 def test_distilled_weights_record_their_guidance(command, files):
@@ -207,6 +217,7 @@ WRONG = {
         "--latents must be at most 20, got 21",
     ),
     "a shift of progressive levels": (["denoiser", "--shift", "2"], 2, "--shift only applies to --method base"),
+    "an unknown precision": (["denoiser", "--precision", "fp8"], 2, "--precision must be one of bf16, fp32, got 'fp8'"),
     "no such weights": (["codec", "--init", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
     "no such codec": (["denoiser", "--codec", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
     "no teacher": (["denoiser", "--init", "", "--distil", "2"], 2, "--distil needs a teacher"),

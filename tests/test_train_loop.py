@@ -30,6 +30,7 @@ TASKS: dict[str, Callable[[], Any]] = {
     **{method: partial(denoiser_task, method) for method in ("base", "pa", "rw")},
     "taught": partial(denoiser_task, guidance=1.5),
     "images": partial(denoiser_task, "base", latents=1, warp_ratio=3.0, fill_batches=True, object_weight=2.0),
+    "bf16": partial(denoiser_task, precision="bf16"),
 }
 every_task = pytest.mark.parametrize("make", TASKS.values(), ids=TASKS.keys())
 

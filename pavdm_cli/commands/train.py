@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pavdm_cli.training.pocket.runs import TrainOptions
 
 FINETUNE_FIELDS = (  # options that are fields of a FinetuneConfig as they are
-    *("data", "fps", "window", "chunk", "lora_rank", "precision", "checkpointing", "accumulate", "warmup"),
+    *("data", "fps", "window", "chunk", "lora_rank", "checkpointing", "accumulate", "warmup"),
     "held_out",
 )
 
@@ -48,11 +48,14 @@ def codec(
     device: options.Device = "auto",
     threads: options.Threads = 0,
     sheet_minutes: options.ContactSheetMinutes = 10.0,
+    precision: options.Precision = None,
 ) -> None:
     """Train the VAE on pairs of frames; prints the path of codec.safetensors."""
     from pavdm_cli.training.pocket import runs
 
-    train_options = runs.TrainOptions(folder, steps, rate, batch, detail, init, device, threads, sheet_minutes)
+    train_options = runs.TrainOptions(
+        folder, steps, rate, batch, detail, init, device, threads, sheet_minutes, precision
+    )
     _train_pocket(train_options, lambda: runs.vae_task(train_options, keep_latents))
 
 
@@ -67,6 +70,7 @@ def denoiser(
     batch: options.DenoiserBatch = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
+    precision: options.Precision = None,
     codec: options.VaeWeights = None,
     clips: options.Clips = 2400,
     detail: options.WorldDetail = 0.3,
@@ -82,7 +86,6 @@ def denoiser(
     window: options.Window = None,
     chunk: options.Chunk = None,
     lora_rank: options.LoraRank = 0,
-    precision: options.Precision = "bf16",
     checkpointing: options.Checkpointing = True,
     accumulate: options.Accumulate = 1,
     warmup: options.Warmup = 1000,
@@ -122,9 +125,10 @@ def _train_options(params: dict[str, Any], model: VideoModel | None) -> TrainOpt
     from pavdm_cli.training.pocket import runs
 
     rate, batch = (0.0001, 2) if model else (0.0015, 16)
-    shared = {name: params[name] for name in ("folder", "steps", "detail", "device", "threads", "sheet_minutes")}
+    shared = {name: params[name] for name in ("folder", "steps", "detail", "device", "threads", "precision")}
     return runs.TrainOptions(
         **shared,
+        sheet_minutes=params["sheet_minutes"],
         rate=rate if params["rate"] is None else params["rate"],
         batch=params["batch"] or batch,
         init=_weights_path(params["init"]),
@@ -136,7 +140,8 @@ def _finetune_fields(params: dict[str, Any], model: VideoModel) -> dict[str, Any
     own_options = {option.key: params[option.key] for option in model.options if option.key in params}
     size = parse_size(params["size"]) if params["size"] else None
     fields = {name: params[name] for name in FINETUNE_FIELDS}
-    return fields | {"size": size, "validate_steps": params["every"], "options": own_options}
+    precision = params["precision"] or "bf16"
+    return fields | {"size": size, "precision": precision, "validate_steps": params["every"], "options": own_options}
 
 
 def _model_to_finetune(init: str | None, data: Path | None) -> VideoModel | None:

@@ -147,9 +147,10 @@ Chunk = Annotated[
     int | None, typer.Option(min=1, help="Chunk size in latents. Default: the model's.", rich_help_panel=FINETUNE_PANEL)
 ]
 Precision = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="bf16: mixed precision with float32 weights; fp32: float32 throughout.", rich_help_panel=FINETUNE_PANEL
+        help="bf16: mixed precision with float32 weights; fp32: float32 throughout. Default: bf16; fp32 for pocket on "
+        "CPUs without native bfloat16."
     ),
 ]
 LoraRank = Annotated[

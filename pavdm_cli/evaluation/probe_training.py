@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pavdm_cli.evaluation import corruptions
 from pavdm_cli.evaluation.probe import ATTRIBUTES, CLIP_FRAMES, COUNTS, PROBE_FPS, SIZE, Probe
+from pavdm_cli.models.devices import HOST, has_native_bf16
 from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.pocket_world.render import canvas, render
 from pavdm_cli.pocket_world.world import Scene, sample_scene
@@ -111,7 +112,7 @@ def _fit(model: nn.Module, loss: Callable[[int], Tensor], steps: int, config: Pr
 
 def _clip_loss(probe: Probe, vae: PocketVAE, config: ProbeTraining, step: int) -> Tensor:
     frames, scenes = clip_batch(_seeds(step, config.clips), config.detail)
-    with torch.autocast("cpu", torch.bfloat16):
+    with _autocast():
         scores = probe.reader(_augment(vae, frames, step))
     losses = [nn.functional.cross_entropy(score.float(), _labels(scenes, name)) for name, score in scores.items()]
     return torch.stack(losses).sum()
@@ -119,9 +120,13 @@ def _clip_loss(probe: Probe, vae: PocketVAE, config: ProbeTraining, step: int) -
 
 def _frame_loss(probe: Probe, vae: PocketVAE, config: ProbeTraining, step: int) -> Tensor:
     batch = frame_batch(_seeds(step, config.frames), config.detail)
-    with torch.autocast("cpu", torch.bfloat16):
+    with _autocast():
         scores = probe.counter(_augment(vae, batch.frames[:, None], step)[:, 0])
     return nn.functional.cross_entropy(scores.float(), batch.counts, label_smoothing=0.02)
+
+
+def _autocast() -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=has_native_bf16(HOST))
 
 
 def _seeds(step: int, count: int) -> range:
@@ -147,7 +152,7 @@ def _augment(vae: PocketVAE, frames: Tensor, step: int) -> Tensor:
 @torch.no_grad()
 def _through_vae(vae: PocketVAE, frames: Tensor, noise: Tensor, seed: int) -> Tensor:
     """Encode and decode frames (B, T, 3, H, W), with noise (B,) added to the latents."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with _autocast():
         latents = vae.encode_frames(frames.flatten(0, 1))
         strength = noise.repeat_interleave(frames.shape[1])[:, None, None, None]
         gaussian = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed))

@@ -22,6 +22,13 @@ def pick_device(name: str, option: str = "--device") -> torch.device:
     return torch.device(name)
 
 
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether bfloat16 matmuls are faster than float32 ones: on GPUs, and on CPUs with instructions for them."""
+    if device.type != "cpu":
+        return True
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def set_threads(count: int) -> None:
     """Limit torch to `count` CPU threads; 0 keeps its default."""
     if count:

@@ -42,7 +42,11 @@ def vae_task() -> TinyCodec:
 
 
 def denoiser_task(
-    method: str = "pa", guidance: float | None = None, object_weight: float = 0.0, **batches: Any
+    method: str = "pa",
+    guidance: float | None = None,
+    object_weight: float = 0.0,
+    precision: str = "fp32",
+    **batches: Any,
 ) -> TinyDenoiser:
     config, clips = (
         BatchConfig(method, Diagonal(4, 2, 1), batch_size=2, **batches),
@@ -50,4 +54,4 @@ def denoiser_task(
     )
     model, teacher = (randomised(Pocket(POCKET)) for _ in range(2))
     optional_teacher = guidance and Teacher(teacher, guidance)
-    return TinyDenoiser(model, tiny_codec(), config, clips, POOL, POOL, {}, optional_teacher, object_weight)
+    return TinyDenoiser(model, tiny_codec(), config, clips, POOL, POOL, {}, optional_teacher, object_weight, precision)

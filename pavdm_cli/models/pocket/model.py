@@ -78,7 +78,9 @@ class PocketModel:
     def layout(self, size: tuple[int, int], fps: float) -> LatentLayout:
         """See `FrameFormat`."""
         frames = frame_format(size, fps)
-        return LatentLayout((LATENT_CHANNELS, CODED_SIZE[0] // 8, CODED_SIZE[1] // 8), first=frames.first, rest=frames.rest)
+        return LatentLayout(
+            (LATENT_CHANNELS, CODED_SIZE[0] // 8, CODED_SIZE[1] // 8), first=frames.first, rest=frames.rest
+        )
 
     def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
         """Evenly spaced (paper eq. 7)."""

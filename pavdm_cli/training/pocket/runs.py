@@ -11,11 +11,12 @@ from typing import TypeVar
 import torch
 
 from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.models.devices import pick_device
+from pavdm_cli.models.devices import has_native_bf16, pick_device
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.model import SPEC, VAE_FILE
 from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig
+from pavdm_cli.runtime.validation import check_name
 from pavdm_cli.training.batches import METHODS, BatchConfig
 from pavdm_cli.training.levels import POCKET_STAGES, Diagonal
 from pavdm_cli.training.loop import StepReport, Task, TrainConfig, train
@@ -26,6 +27,7 @@ from pavdm_cli.training.pocket.tasks import HELD_OUT_SEED, DenoiserTask, VAETask
 from pavdm_cli.training.pocket.vae import FrameSampling
 
 M = TypeVar("M", PocketVAE, Pocket)
+PRECISIONS = ("bf16", "fp32")
 HELD_OUT = 128  # clips, at most
 Progress = Callable[
     [str, int], AbstractContextManager[Callable[[int], None]]
@@ -45,6 +47,14 @@ class TrainOptions:
     device: str = "auto"
     threads: int = 0
     sheet_minutes: float = 10.0
+    precision: str | None = None  # of matmuls; None: the faster one
+
+    def pick_precision(self) -> str:
+        """bf16 or fp32; for None, bf16 where the device has it natively. Raises: UsageError."""
+        if self.precision is None:
+            return "bf16" if has_native_bf16(pick_device(self.device)) else "fp32"
+        check_name("--precision", self.precision, PRECISIONS)
+        return self.precision
 
     @property
     def metadata(self) -> dict[str, object]:
@@ -101,11 +111,13 @@ def vae_task(options: TrainOptions, keep_latents: bool = False) -> VAETask:
     """Train the VAE on frames rendered on the fly; with `keep_latents` only its decoder. Raises: UsageError."""
     if keep_latents and not options.init:
         raise UsageError("--keep-latents needs an encoder to keep", "give --init `codec.safetensors`")
+    precision = options.pick_precision()
     model = _initial_model(_new_vae, options, checkpoint.load_vae)
     model.encoder.requires_grad_(not keep_latents)
     make_folder(options.folder)
     frames = FrameSampling(detail=options.detail, batch=options.batch)
-    return VAETask(model.to(memory_format=torch.channels_last), frames, options.metadata)  # type: ignore[call-overload]
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return VAETask(model, frames, options.metadata, precision)
 
 
 def denoiser_task(
@@ -113,6 +125,7 @@ def denoiser_task(
 ) -> DenoiserTask:
     """Train the denoiser on clips that are rendered once and stored as latents. Raises: UsageError, ModelError."""
     objective.check(Clips().latents)
+    precision = options.pick_precision()
     teacher = _teacher(options, objective)
     spec = SPEC
     vae = checkpoint.load_vae(vae_file or spec.folder / VAE_FILE).to(pick_device(options.device))
@@ -125,7 +138,7 @@ def denoiser_task(
     pool = _pool(options.folder / "clips.safetensors", clips, vae, progress, needs_mask)
     held_out = _pool(options.folder / "held-out.safetensors", held_out_clips, vae, progress)
     config, weight = _batch_config(objective, options.batch), objective.object_weight
-    return DenoiserTask(model, vae, config, clips, pool, held_out, metadata, teacher, weight)
+    return DenoiserTask(model, vae, config, clips, pool, held_out, metadata, teacher, weight, precision)
 
 
 def _batch_config(objective: Objective, batch: int) -> BatchConfig:

@@ -31,12 +31,13 @@ class VAETask:
     model: PocketVAE
     frames: FrameSampling
     metadata: dict[str, object]
+    precision: str = "fp32"
     name: str = "codec"
 
     def loss(self, step: int) -> Tensor:
         """The loss on newly rendered frames."""
         device = _device(self.model)
-        with torch.autocast(device.type, torch.bfloat16):
+        with _autocast(device, self.precision):
             frames = vae_training.batch(self.frames, step, device)
             return vae_training.loss(self.model, frames, torch.Generator().manual_seed(step))
 
@@ -76,6 +77,7 @@ class DenoiserTask:
     metadata: dict[str, object]
     teacher: Teacher | None = None  # whose guided velocity is the target, instead of that of the clips
     object_weight: float = 0.0  # added to the weight of errors where the object is
+    precision: str = "fp32"
 
     @property
     def name(self) -> str:
@@ -115,7 +117,7 @@ class DenoiserTask:
         batch, prompts, dropped, crop = sample_batch(config, clips, pool.latents, step)
         weights = self._weights(crop, clips, pool, dropped).to(device) if weighted else 1.0
         batch, fps = batch.to(device), torch.tensor(clips.fps, device=device)
-        with torch.autocast(device.type, torch.bfloat16):
+        with _autocast(device, self.precision):
             target = self.teacher.velocity(prompts, dropped, batch, fps) if self.teacher else None
             velocity = predict_velocity(self.model.stdit, self.model.encode_prompts(prompts, dropped), batch, fps)
             return velocity_loss(velocity, batch, target, weights).mean()
@@ -128,6 +130,10 @@ class DenoiserTask:
 
 
 HELD_OUT_SEED = 3_000_000
+
+
+def _autocast(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def _device(model: torch.nn.Module) -> torch.device:
