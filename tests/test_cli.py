@@ -14,7 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support import command
+from support.command import CommandResult, pavdm, pavdm_process
 from support.tiers import integration
 
 from pavdm_cli.commands import doctor
@@ -26,20 +26,6 @@ EXTENSION = ("--steps", "6", "--threads", "1")  # one step between shifts: fast,
 QUICK = (*EXTENSION, "--warmup", "0")
 
 
-def pavdm_process(*words: str | Path, folder: Path) -> command.Said:
-    """Run the command in a folder, in a process of its own."""
-    line = [sys.executable, "-m", "pavdm_cli", *map(str, words)]
-    done = subprocess.run(line, capture_output=True, text=True, cwd=folder, timeout=300, check=False)
-    return command.Said(done.returncode, done.stdout, done.stderr)
-
-
-def pavdm(*words: str | Path, folder: Path) -> command.Said:
-    """Run the command in a folder, in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return command.pavdm(*words)
-
-
 def pictures(path: Path) -> np.ndarray:
     """All decoded frames of a file."""
     with av.open(str(path)) as file:
@@ -47,7 +33,7 @@ def pictures(path: Path) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, command.Said]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CommandResult]:
     """One short video, made once for the tests that only look at it."""
     folder = tmp_path_factory.mktemp("made")
     done = pavdm_process("generate", PROMPT, "--frames", "13", "--seed", "5", *QUICK, folder=folder)
@@ -179,7 +165,7 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
 def test_a_mistake_is_one_clear_line_and_its_own_code(words, code, says, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PAVDM_FFMPEG", "no-ffmpeg" if "--encoder" in words else "")
-    done = command.pavdm(*words)
+    done = pavdm(*words)
     assert done.code == code, done.err
     assert done.out == ""
     assert says in done.err

@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 from support import clips
-from support.command import Said, pavdm
+from support.command import CommandResult, pavdm
 from support.interrupted import snapshots
 
 import pavdm_cli
@@ -52,7 +52,7 @@ def stopping(number: int, chunks: int) -> Iterator[None]:
         yield
 
 
-def stopped(*words: object, chunks: int = 3, number: int = signal.SIGINT) -> Said:
+def stopped(*words: object, chunks: int = 3, number: int = signal.SIGINT) -> CommandResult:
     with stopping(number, chunks):
         return pavdm(*words)
 

@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support import clips, command
+from support import clips
+from support.command import pavdm, pavdm_process
 from support.fake_model import loaded
 from support.fake_model.model import MODEL, SPEC
 from torch import Tensor
@@ -46,39 +46,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def pavdm(folder: Path, *words: object) -> str:
-    """Standard output of the command, in this process, whose flags were built without the model and its defaults."""
+def run(folder: Path, *words: object) -> str:
+    """Standard output of a command in this process, whose flags were built without the model and its defaults."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setitem(registry.MODELS, "fake", "support.fake_model.model")
-        done = command.pavdm(*words)
-    assert done.code == 0, done.err
-    return done.out
+        result = pavdm(*words, folder=folder)
+    assert result.code == 0, result.err
+    return result.out
 
 
-def pavdm_process(folder: Path, *words: object) -> str:
-    """Standard output of the command, in a process of its own."""
-    done = started(folder, [sys.executable, "-m", "pavdm_cli", *map(str, words)])
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def run_process(folder: Path, *words: object) -> str:
+    """Standard output of a command in a process of its own."""
+    result = pavdm_process(*words, folder=folder, env=environment(folder))
+    assert result.code == 0, result.err
+    return result.out
 
 
-def started(folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
-    """A process that knows the model."""
+def environment(folder: Path) -> dict[str, str]:
+    """The environment of a process that knows the model."""
     paths = [folder / "site", TESTS, TESTS.parent, TESTS.parent / "kernels"]
-    env = os.environ | {
+    return {
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
         "XDG_CACHE_HOME": str(folder / "cache"),
         "OMP_NUM_THREADS": "1",
     }
-    return subprocess.run(words, capture_output=True, text=True, cwd=folder, env=env, timeout=300, check=False)
 
 
 SAMPLED = ("--model", "fake", "--seed", 3, "--device", "cpu", "--threads", 1)
 
 
-def made(folder: Path, name: str, *words: object, run: Callable[..., str] = pavdm) -> dict[str, Any]:
+def made(folder: Path, name: str, *words: object, run: Callable[..., str] = run) -> dict[str, Any]:
     """Generate a video; its metadata."""
     run(folder, "generate", PROMPT, "--frames", 22, "-o", name, "--force", *SAMPLED, *words)
     assert open_video(folder / name).frames == 22
@@ -87,14 +85,14 @@ def made(folder: Path, name: str, *words: object, run: Callable[..., str] = pavd
 
 @pytest.mark.integration
 def test_generate_offloads_and_info_gives_the_command_again(folder: Path) -> None:
-    stored = made(folder, "a.mp4", "--negative-prompt", "dark", run=pavdm_process)
+    stored = made(folder, "a.mp4", "--negative-prompt", "dark", run=run_process)
     assert (stored["model"], stored["negative_prompt"], stored["guidance"]) == ("fake", "dark", 3.0)
     for mode in ("model", "sequential"):
         made(folder, "b.mp4", "--negative-prompt", "dark", "--offload", mode)
         assert pixels(folder / "b.mp4") == pixels(folder / "a.mp4")
     made(folder, "b.mp4")
     assert pixels(folder / "b.mp4") != pixels(folder / "a.mp4")
-    assert "--negative-prompt dark" in pavdm(folder, "info", "a.mp4")
+    assert "--negative-prompt dark" in run(folder, "info", "a.mp4")
 
 
 @pytest.mark.integration
@@ -111,8 +109,8 @@ def test_the_prompt_changes_where_weights_are_offloaded_too(folder: Path) -> Non
     for mode in ("model", "sequential"):
         made(folder, "offloaded.mp4", *words, "--offload", mode)
         assert pixels(folder / "offloaded.mp4") == pixels(folder / "changed.mp4")
-    again = shlex.split(pavdm(folder, "info", "changed.mp4").splitlines()[-1])[1:]
-    pavdm(folder, *again, "-o", "again.mp4", "--force")
+    again = shlex.split(run(folder, "info", "changed.mp4").splitlines()[-1])[1:]
+    run(folder, *again, "-o", "again.mp4", "--force")
     assert pixels(folder / "again.mp4") == pixels(folder / "changed.mp4")
     made(folder, "plain.mp4")
     assert pixels(folder / "plain.mp4") != pixels(folder / "changed.mp4")
@@ -124,7 +122,7 @@ def test_an_image_is_the_first_frame_and_a_video_is_continued(folder: Path) -> N
     made(folder, "image.mp4", "--image", "image.png")
     for start in ("clip", "noised"):
         words = ("--frames", 9, "-o", "longer.mp4", "--force", "--start", start, *SAMPLED)
-        pavdm(folder, "extend", "image.mp4", *words)
+        run(folder, "extend", "image.mp4", *words)
         assert open_video(folder / "longer.mp4").frames == 31
 
 
@@ -134,33 +132,34 @@ KILLED = ("generate", PROMPT, "--frames", 22, *SAMPLED)
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> bytes:
     """The file of a process that was not killed."""
-    pavdm_process(folder, *KILLED, "-o", "whole.mp4")
+    run_process(folder, *KILLED, "-o", "whole.mp4")
     return (folder / "whole.mp4").read_bytes()
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("checkpoints", "run"), [(1, pavdm_process), (3, pavdm)])
+@pytest.mark.parametrize(("checkpoints", "run"), [(1, run_process), (3, run)])
 def test_a_killed_video_is_resumed_to_the_same_bytes(
     folder: Path, whole: bytes, checkpoints: int, run: Callable[..., str]
 ) -> None:
     faulty = [sys.executable, str(TESTS.parent / "benchmarks" / "faulty_process.py"), "replace", str(checkpoints + 1)]
-    assert started(folder, [*faulty, *map(str, KILLED), "-o", "killed.mp4", "--force"]).returncode == -signal.SIGKILL
+    words, env = (*KILLED, "-o", "killed.mp4", "--force"), environment(folder)
+    assert pavdm_process(*words, folder=folder, env=env, start=faulty).code == -signal.SIGKILL
     run(folder, "resume", "killed.mp4")
     assert (folder / "killed.mp4").read_bytes() == whole
 
 
 @pytest.mark.integration
 def test_it_is_planned_measured_and_listed(folder: Path) -> None:
-    plan = json.loads(pavdm(folder, "generate", PROMPT, "--frames", 22, "--plan", "--json", *SAMPLED))
+    plan = json.loads(run(folder, "generate", PROMPT, "--frames", 22, "--plan", "--json", *SAMPLED))
     assert plan["fits"]
     assert plan["time"]["denoise_tflop"] > 0
     words = ("--model", "fake", "--seconds", 1, "--threads", 1, "--device", "cpu", "--json")
-    row = json.loads(pavdm_process(folder, "bench", "throughput", *words))  # starts another one, to time a cold start
+    row = json.loads(run_process(folder, "bench", "throughput", *words))  # starts another one, to time a cold start
     assert row["summary"]["steady_fps"] > 0
-    assert json.loads(pavdm(folder, "bench", "throughput", "--random-weights", *words))["config"]["random_weights"]
-    listed = json.loads(pavdm(folder, "models", "list", "--json"))
+    assert json.loads(run(folder, "bench", "throughput", "--random-weights", *words))["config"]["random_weights"]
+    listed = json.loads(run(folder, "models", "list", "--json"))
     assert "fake" in [model["name"] for model in listed["models"]]
-    assert "4 frames per latent, 1 in the first" in pavdm(folder, "models", "show", "fake")
+    assert "4 frames per latent, 1 in the first" in run(folder, "models", "show", "fake")
 
 
 @pytest.mark.integration
@@ -184,8 +183,8 @@ def test_a_training_step_changes_its_weights_and_the_result_is_a_model(folder: P
         "cpu",
     )
     sizes = ("--size", "72x64", "--fps", 8, "--window", 4, "--chunk", 2, "--held-out", 0, "--precision", "fp32")
-    result = Path(pavdm(folder, "train", "denoiser", "--init", "fake", *words, *sizes).strip())
-    pavdm(folder, "generate", PROMPT, "--frames", 5, "-o", "t.mp4", "--model", folder / result, "--device", "cpu")
+    result = Path(run(folder, "train", "denoiser", "--init", "fake", *words, *sizes).strip())
+    run(folder, "generate", PROMPT, "--frames", 5, "-o", "t.mp4", "--model", folder / result, "--device", "cpu")
     assert open_video(folder / "t.mp4").frames == 5
 
 

@@ -19,7 +19,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from support import clips, published
-from support.command import Said, pavdm
+from support.command import CommandResult, pavdm
 from torch import Tensor
 
 from pavdm_cli.models import distributed
@@ -42,7 +42,7 @@ class Studio:
     """A folder with weights, videos, and a run that was not stopped."""
 
     folder: Path
-    said: Said
+    said: CommandResult
 
     def command(self, run: str, *more: str | Path) -> list[str]:
         words = ["train", "denoiser", "--init", self.folder / "tiny", "--data", self.folder / "videos", "--folder"]
@@ -65,7 +65,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     (folder / "videos" / "broken.mp4").write_bytes(b"no video" * 9)
     (folder / "videos" / "broken.txt").write_text("rain")
     clips.make(folder / "videos" / "silent.mp4", clips.greys(2), clips.ClipSpec())
-    new_studio = Studio(folder, Said(1, "", ""))
+    new_studio = Studio(folder, CommandResult(1, "", ""))
     new_studio.said = pavdm(*new_studio.command("straight"))
     return new_studio
 

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 from support.clips import corners
+from support.command import pavdm
 from support.exact import NOISE, Exact, Mixing, assert_same, build_solver, clean_latents, joined, sigmas_of
 from support.requests import make_request
 from support.tiers import integration
 from test_video_image import write
-from typer.testing import CliRunner
 
-from pavdm_cli.app import app
-from pavdm_cli.errors import InputError, UsageError
+from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import image_start, pipeline
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.resolve import resolve
@@ -218,25 +217,21 @@ def pictures(path: Path) -> np.ndarray:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
 
 
-def pavdm(*words: str | Path):
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
 def test_the_command_line_takes_a_picture_and_info_gives_the_command_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "my picture.jpg", corners(90, 120))
     words = ("--frames", "6", "--seed", "5", "--steps", "6", "--threads", "1", "--scale", "1", "--json")
     result = pavdm("generate", "a red ball over hills", "--image", "my picture.jpg", *words, "-o", "v.mp4")
-    assert result.exit_code == 0, result.output
-    assert "the video redraws the image in it" in result.stderr
-    metadata = json.loads(result.stdout)["metadata"]
+    assert result.code == 0, result.err
+    assert "the video redraws the image in it" in result.err
+    metadata = json.loads(result.out)["metadata"]
     assert (metadata["image"], metadata["frames"]) == (str(path), 6)
     assert metadata["image_digest"] == read_image(path).digest
     frames = pictures(tmp_path / "v.mp4")
     assert len(frames) == 6
     assert np.abs(frames[0].astype(int) - scale_to_cover(read_image(path).frame, (64, 96))).mean() < 4
-    command = shlex.split(pavdm("info", "v.mp4").stdout.strip().splitlines()[-1])
-    assert pavdm(*command[1:], "-o", "again.mp4").exit_code == 0
+    command = shlex.split(pavdm("info", "v.mp4").out.strip().splitlines()[-1])
+    assert pavdm(*command[1:], "-o", "again.mp4").code == 0
     assert np.array_equal(pictures(tmp_path / "again.mp4"), frames)
 
 
@@ -246,8 +241,8 @@ def test_open_sora_begins_with_a_picture_and_continues_noised_by_the_command_lin
     write(tmp_path / "p.png", corners(64, 72))
     small = ("--model", opensora, "--size", "72x64", "--steps", "2", "--window", "10", "--threads", "1", "--json")
     result = pavdm("generate", "a boat", "--image", "p.png", "--method", "rw", "--frames", "34", *small, "-o", "v.mp4")
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["metadata"]["method"] == "rw"
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["metadata"]["method"] == "rw"
     frames = pictures(tmp_path / "v.mp4")
     assert frames.shape == (34, 64, 72, 3)
     assert np.abs(frames[0].astype(int) - corners(64, 72)).mean() < 4
@@ -255,7 +250,7 @@ def test_open_sora_begins_with_a_picture_and_continues_noised_by_the_command_lin
     for start in ("clip", "noised"):
         result = pavdm("extend", "v.mp4", "--start", start, "--only-new", "--frames", "3", "--seed", "1", *small,
                      "-o", f"{start}.mp4")  # fmt: skip
-        assert result.exit_code == 0, result.output
+        assert result.code == 0, result.err
         ways[start] = pictures(tmp_path / f"{start}.mp4")
     assert ways["noised"].shape == (3, 64, 72, 3)
     assert not np.array_equal(*ways.values())
@@ -265,6 +260,5 @@ def test_an_invalid_image_is_rejected_before_any_work(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "letter.png").write_text("a letter")
     result = pavdm("generate", "a red ball", "--image", "letter.png")
-    assert isinstance(result.exception, InputError)
-    assert result.exception.exit_code == 3
+    assert (result.code, result.out) == (3, "")
     assert [path.name for path in tmp_path.iterdir()] == ["letter.png"]

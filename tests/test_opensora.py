@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support import published
-from support.command import pavdm
+from support.command import pavdm, pavdm_process
 from support.requests import make_request
 from test_stdit_golden import GOLDEN, SMALL, run
 
@@ -49,13 +47,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return published.write(tmp_path_factory.mktemp("published") / "tiny", shards=2)
 
 
-def alone(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process and a folder of its own, with a cache of its own."""
-    command = [sys.executable, "-m", "pavdm_cli", *map(str, words)]
-    env = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=300, check=False, env=env)
-
-
 def pictures(path: Path) -> np.ndarray:
     with av.open(str(path)) as file:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
@@ -65,15 +56,16 @@ def pictures(path: Path) -> np.ndarray:
 def test_a_folder_of_weights_makes_a_video_and_continues_with_it(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ("generate", PROMPT, "--model", folder, "--frames", "20", "--json", "--motion-score", "4", *QUICK)
-    process = alone(*words, "-o", "v.mp4", folder=tmp_path)
-    assert process.returncode == 0, process.stderr
+    env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    code, out, err = pavdm_process(*words, "-o", "v.mp4", folder=tmp_path, env=env)
+    assert code == 0, err
     assert pictures(tmp_path / "v.mp4").shape == (20, 64, 72, 3)
-    lines = [line for line in process.stderr.splitlines() if not line.startswith("v.mp4: ")]  # progress, if it is slow
+    lines = [line for line in err.splitlines() if not line.startswith("v.mp4: ")]  # progress, if it is slow
     seed, table, *rows, result = lines
     assert (seed, table.split()) == ("seed 5", ["memory", "read", "encode", "denoise", "decode"])
-    assert [re.split(r" {2,}", row)[0] for row in rows] == MEMORY, process.stderr
+    assert [re.split(r" {2,}", row)[0] for row in rows] == MEMORY, err
     assert re.fullmatch(r"20 frames in [\d.]+ s, [\d.]+ frames/s", result)
-    metadata = json.loads(process.stdout)["metadata"]
+    metadata = json.loads(out)["metadata"]
     names = ("fps", "size", "aesthetic_score", "motion_score")
     assert [metadata[name] for name in names] == [24, "72x64", 6.5, 4]
     command = pavdm("info", "v.mp4").out.strip().splitlines()[-1]

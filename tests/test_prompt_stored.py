@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.clips import greys
-from support.command import Said, pavdm
+from support.command import CommandResult, pavdm
 
 from pavdm_cli.pocket_world.prompt import format_prompt
 from pavdm_cli.video import FrameReader, VideoWriter, open_video
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def short(folder: Path) -> Said:
+def short(folder: Path) -> CommandResult:
     """A video of a short prompt."""
     return pavdm("generate", TYPED, "--seed", "9", "-o", folder / "short.mp4", *QUICK, "--warmup", "0", "--scale", "1")
 
@@ -39,7 +39,7 @@ def pictures(path: Path) -> np.ndarray:
     return np.stack([frame for frame, _ in FrameReader(open_video(path))])
 
 
-def test_one_note_names_the_caption_that_fills_a_short_prompt(short: Said) -> None:
+def test_one_note_names_the_caption_that_fills_a_short_prompt(short: CommandResult) -> None:
     assert short.code == 0, short.err
     said = " ".join(short.err.split())
     assert said.count("the prompt leaves out colour, motion, place and time of day; filled in from the seed:") == 1
@@ -47,11 +47,11 @@ def test_one_note_names_the_caption_that_fills_a_short_prompt(short: Said) -> No
     assert "does not know: huge" in said
 
 
-def test_prompt_and_caption_are_in_the_file_and_in_json(short: Said, folder: Path) -> None:
+def test_prompt_and_caption_are_in_the_file_and_in_json(short: CommandResult, folder: Path) -> None:
     assert stored(folder / "short.mp4") == {"prompt": TYPED, "caption": format_prompt(TYPED, 9).text}
 
 
-def test_the_command_of_info_makes_the_same_frames_with_any_filling_in(short: Said, folder: Path) -> None:
+def test_the_command_of_info_makes_the_same_frames_with_any_filling_in(short: CommandResult, folder: Path) -> None:
     line = pavdm("info", folder / "short.mp4").out.splitlines()[-1]
     words = shlex.split(line)
     assert words[:3] == ["pavdm", "generate", format_prompt(TYPED, 9).text]
@@ -59,13 +59,13 @@ def test_the_command_of_info_makes_the_same_frames_with_any_filling_in(short: Sa
     assert np.array_equal(pictures(folder / "again.mp4"), pictures(folder / "short.mp4"))
 
 
-def test_extend_keeps_the_caption_whatever_its_seed(short: Said, folder: Path) -> None:
+def test_extend_keeps_the_caption_whatever_its_seed(short: CommandResult, folder: Path) -> None:
     done = pavdm("extend", folder / "short.mp4", "--seed", "77", "-o", folder / "longer.mp4", *QUICK)
     assert done.code == 0, done.err
     assert stored(folder / "longer.mp4") == stored(folder / "short.mp4")
 
 
-def test_extend_under_a_new_short_prompt_keeps_what_that_leaves_out(short: Said, folder: Path) -> None:
+def test_extend_under_a_new_short_prompt_keeps_what_that_leaves_out(short: CommandResult, folder: Path) -> None:
     options = ("--prompt", "a red one", "--seed", "77", "-o", folder / "red.mp4", *QUICK)
     done = pavdm("extend", folder / "short.mp4", *options)
     assert "from the video and the seed" in " ".join(done.err.split())

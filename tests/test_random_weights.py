@@ -12,10 +12,11 @@ from support.models import load
 from support.requests import make_request
 
 from pavdm_cli.bench import shapes
-from pavdm_cli.errors import ModelError
+from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.resolve import resolve
+from pavdm_cli.models import registry
 from pavdm_cli.models.opensora import config, loaded
 from pavdm_cli.models.opensora.spatial_vae import SpatialConfig
 from pavdm_cli.models.opensora.temporal_vae import TemporalConfig
@@ -119,9 +120,10 @@ def test_clean_and_noisy_latents_see_each_other_and_positions_follow_the_size():
     assert config.chunks == 8
 
 
-def test_no_video_of_nothing_is_asked_for():
-    with pytest.raises(Exception, match="the prompt is empty"):
-        resolve(make_request(" ", model="opensora-v1.2"))
+@pytest.mark.parametrize("model", registry.MODELS)
+def test_a_blank_prompt_is_rejected_for_every_model(model):
+    with pytest.raises(UsageError, match="the prompt is empty"):
+        resolve(make_request(" ", model=model))
 
 
 def test_normalisation_is_that_of_the_recorded_weights():

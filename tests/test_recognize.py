@@ -15,8 +15,10 @@ import torch
 from support import published
 from support.command import pavdm
 from support.models import MODELS, OPENSORA, POCKET, find
+from support.requests import make_request
 
 from pavdm_cli.errors import ModelError
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models import registry
 from pavdm_cli.models.opensora.export import export
 
@@ -87,6 +89,15 @@ def test_a_folder_is_the_model_that_its_configurations_name(layout):
         assert (registry.find(str(layout)).published, find(str(layout)).folder) == (OPENSORA, layout)
     shutil.rmtree(layout / "vae")  # what is missing is said by its name, later
     assert registry.find(str(layout)).published == OPENSORA
+
+
+def test_a_request_recognizes_its_folder_once(layout, monkeypatch):
+    folders = []
+    monkeypatch.setattr(registry, "recognize", lambda folder, specs: folders.append(folder) or OPENSORA.name)
+    request = make_request("a red ball", model=str(layout))
+    resolve(request)
+    assert request.spec.folder == layout
+    assert folders == [layout, layout]  # for the defaults of its own options, and for the request
 
 
 def test_a_fine_tuned_folder_is_its_model(layout, tmp_path):

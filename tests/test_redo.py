@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.command import Said, pavdm
+from support.command import CommandResult, pavdm
 from support.interrupted import RED, made, snapshots
 from test_video_splice import check_outside, decoded, packets
 
@@ -36,7 +36,7 @@ def in_folder(film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
 
 
-def redone(*words: object, name: str = "new.mp4") -> Said:
+def redone(*words: object, name: str = "new.mp4") -> CommandResult:
     result = pavdm("redo", "v.mp4", *words, "-o", name)
     assert result.code == 0, result.err
     return result

@@ -15,7 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.command import Said, pavdm
+from support.command import CommandResult, pavdm
 from support.processes import start, strike
 from support.tiers import integration
 
@@ -66,7 +66,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     return reader
 
 
-def streamed(reader: Reader, *words: object) -> tuple[Said, bytes]:
+def streamed(reader: Reader, *words: object) -> tuple[CommandResult, bytes]:
     reader.start()
     return pavdm(*SEA, *words, "-o", "-"), reader.finish()
 

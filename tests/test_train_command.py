@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.command import Said, pavdm
+from support.command import CommandResult, pavdm
 from support.tiny import CODEC, POCKET, randomised
 from torch import Tensor
 
@@ -50,7 +50,7 @@ def command(files: Path, monkeypatch: pytest.MonkeyPatch):
         ],
     }
 
-    def run(part: str, *more: str) -> Said:
+    def run(part: str, *more: str) -> CommandResult:
         return pavdm("train", part, "--folder", files / "run", *TINY, *parts[part], *more)
 
     return run

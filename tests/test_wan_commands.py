@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support import clips
-from support.command import Said, pavdm
+from support.command import CommandResult, pavdm, pavdm_process
 from support.models import find, load, meta_of
 from support.wan import tiny_vae, write_checkpoint
 
@@ -71,13 +71,10 @@ def test_a_checkpoint_is_fine_tuned_and_loads_again(training: list[str], tmp_pat
     check_trained(tmp_path)
 
 
-def torchrun(*words: str, processes: int = 2) -> Said:
+def torchrun(*words: str, processes: int = 2) -> CommandResult:
     """Run a command with torchrun."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    result = subprocess.run(
-        [*start, "-m", "pavdm_cli", *words], capture_output=True, text=True, timeout=300, check=False
-    )
-    return Said(result.returncode, result.stdout, result.stderr)
+    return pavdm_process(*words, start=[*start, "-m", "pavdm_cli"])
 
 
 @pytest.mark.integration
@@ -89,7 +86,7 @@ def test_two_processes_fine_tune_a_checkpoint_with_sharded_weights(training: lis
 
 @pytest.mark.integration
 @pytest.mark.parametrize("run", [pavdm, partial(torchrun, processes=1), torchrun])
-def test_adapters_are_trained_and_used(run: Callable[..., Said], training: list[str], tmp_path: Path) -> None:
+def test_adapters_are_trained_and_used(run: Callable[..., CommandResult], training: list[str], tmp_path: Path) -> None:
     done = run(*training, "--lora-rank", "4")
     assert done.code == 0, done.err
     factors = load_file(tmp_path / "run" / "lora.safetensors")

@@ -50,7 +50,7 @@ class ObjectStore:
     """Objects under a URL. A video is stored in parts while it grows; its last state refers to all of them."""
 
     poll = 2.0
-    write_hint = "check the name of the bucket, and that your credentials may write to it"
+    access_hint = "check the name of the bucket, and that your credentials may write to it"
 
     def __init__(self, url: str, system: Any, root: str) -> None:
         """system: fsspec's file system; root: the URL's path in it."""

@@ -194,7 +194,7 @@ def open_queue(store: Store, force: bool = False) -> Queue:
 
 
 def _write_error(store: Store, error: OSError) -> OutputError:
-    return OutputError(f"cannot write in {store.location('')}: {error.strerror or error}", store.write_hint)
+    return OutputError(f"cannot write in {store.location('')}: {error.strerror or error}", store.access_hint)
 
 
 def _is_alive(attempt: Attempt, age: float) -> bool:

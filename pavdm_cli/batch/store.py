@@ -44,7 +44,7 @@ class Store(Protocol):
         """Whether other processes see its files."""
 
     @property
-    def write_hint(self) -> str:
+    def access_hint(self) -> str:
         """What to do where it cannot be written."""
 
     def location(self, name: str) -> str:
@@ -115,7 +115,7 @@ class FileStore:
     folder: Path
     poll: float = 0.5
     is_shared: bool = True
-    write_hint: str = "choose another folder"
+    access_hint: str = "choose another folder"
 
     def location(self, name: str) -> str:
         return str(self.folder / name)

@@ -131,6 +131,9 @@ def format_prompts(request: Request) -> tuple[Prompt, ...]:
 
 
 def _format(request: Request, prompt: str, source: str) -> Prompt:
+    """Raises: UsageError."""
+    if not prompt.strip():
+        raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
     return request.video_model.format_prompt(prompt, request.seed, request.options, source)
 
 

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -89,7 +89,7 @@ class RedoOptions:
     in_place: bool = False  # replace the old file once the new one is complete
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for `cached_property`
 class Request:
     """Everything the user asked for in one video. None: the model's default.
 
@@ -157,12 +157,12 @@ class Request:
         """Whether the video starts from existing frames: a clip or an image."""
         return self.extension is not None or self.image is not None
 
-    @property
+    @cached_property
     def video_model(self) -> VideoModel:
-        """Raises: ModelError."""
+        """The model, recognized once if it is a folder. Raises: ModelError."""
         return find(self.model)
 
-    @property
+    @cached_property
     def spec(self) -> ModelSpec:
         """The model's spec at this video's size and frame rate. Raises: UsageError."""
         spec = self.video_model.spec

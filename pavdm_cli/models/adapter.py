@@ -166,9 +166,9 @@ class VideoModel(Protocol):
         """The timestep shift of training, the same as in `noise_levels`; 1: none."""
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
-        """The prompt in the form of the training captions; source: caption of the video that is continued.
+        """The prompt in the form of the training captions.
 
-        Raises: UsageError, also where `text` is empty.
+        text: not blank; source: caption of the video that is continued. Raises: UsageError.
         """
 
     @property

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from pavdm_cli.generation import checkpoint
-from support.command import Said, pavdm
+from support.command import CommandResult, pavdm
 
 SAMPLED = ("--seed", 1, "--threads", 1, "--device", "cpu")
 QUICK = (*SAMPLED, "--steps", 6, "--warmup", 0, "--scale", 1)
 RED = ("generate", "a red ball bouncing over the sea at sunset", *QUICK)
 
 
-def made(*words: object, name: str) -> Said:
+def made(*words: object, name: str) -> CommandResult:
     said = pavdm(*words, "-o", name)
     assert said.code == 0, said.err
     return said

@@ -10,7 +10,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pavdm_cli.generation import write
-from support.command import Said, pavdm
+from support.command import CommandResult, pavdm
 
 URL = "memory://bucket/videos"
 OBJECTS = "/bucket/videos"
@@ -31,7 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     MemoryFileSystem.store.clear()
 
 
-def batch(*words: object, folder: str = URL) -> Said:
+def batch(*words: object, folder: str = URL) -> CommandResult:
     length = () if "--frames" in words else ("--frames", FRAMES)
     return pavdm("batch", "jobs.txt", "-d", folder, *length, *QUICK, *words)
 

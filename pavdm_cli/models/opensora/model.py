@@ -94,10 +94,10 @@ class OpenSoraModel:
         """With the scores of the options appended, as in the captions of training."""
         from pavdm_cli.models.opensora.prompt import append_scores, check_prompt
 
-        notes = check_prompt(text)
+        check_prompt(text)
         values = {option.key: options.get(option.key, option.default) for option in self.options}
         scores = (values["aesthetic_score"] or None, values["motion_score"], values["camera_motion"])
-        return Prompt(append_scores(text, *scores), tuple(notes))
+        return Prompt(append_scores(text, *scores))
 
     @property
     def text_tokens(self) -> int:

@@ -106,15 +106,12 @@ def append_scores(text: str, aesthetic: float | None = None, motion: float | Non
     return text
 
 
-def check_prompt(prompt: str) -> list[str]:
+def check_prompt(prompt: str) -> None:
     """Reject a prompt of which nothing is left once it is cleaned. Raises: UsageError."""
-    if not prompt.strip():
-        raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
     if not clean(prompt):
         raise UsageError(
             f"nothing is left of {prompt!r} once links, file names and symbols are out", "use English words"
         )
-    return []
 
 
 def _clean_once(text: str) -> str:

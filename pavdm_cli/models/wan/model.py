@@ -92,9 +92,7 @@ class WanModel:
         return self.variant.shift
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
-        """Unchanged; it is cleaned when it is encoded. The negative prompt may be empty. Raises: UsageError."""
-        if not text.strip():
-            raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
+        """Unchanged; it is cleaned when it is encoded. The negative prompt may be empty."""
         return Prompt(text, negative=options.get("negative_prompt", ""))
 
     @property
