@@ -110,10 +110,9 @@ SYNONYMS: dict[str, dict[str, str]] = {
 # Colours that pocket does not have, under the phrase of the nearest one that it has.
 NEAREST_COLOURS = {
     "yellow": "khaki",
-    "blue": "black",
     "orange": "peach, copper",
     "pink": "salmon, coral",
-    "brown": "bronze, tan, rust, sepia",
+    "brown": "black, bronze, tan, rust, sepia",
     "white": "grey, gray, silver, beige",
 }
 # Words without a meaning of their own here, which notes do not mention.
