@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError, OutputError, PavdmError
 from pavdm_cli.training import loop
+from pavdm_cli.training import optimizer as optimizer_module
 from pavdm_cli.training.loop import TrainConfig, TrainState, ema_weights, init_state, muon_and_adamw, train, train_step
 from pavdm_cli.training.pocket.tasks import VAETask
 
@@ -112,11 +113,11 @@ def test_an_interrupt_inside_a_step_keeps_the_last_checkpoint(tmp_path, monkeypa
     train(denoiser_task(), PLAN, straight, ignore)
     with pytest.raises(KeyboardInterrupt):
         train(denoiser_task(), PLAN, halting, stop_after(3))
-    whole = torch.optim.Muon.step
-    monkeypatch.setattr(torch.optim.Muon, "step", interrupted)
+    whole = optimizer_module.Muon.step
+    monkeypatch.setattr(optimizer_module.Muon, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(denoiser_task(), PLAN, halting, ignore)
-    monkeypatch.setattr(torch.optim.Muon, "step", whole)
+    monkeypatch.setattr(optimizer_module.Muon, "step", whole)
     assert checkpoint(halting)["step"] == 3
     train(denoiser_task(), PLAN, halting, ignore)
     assert_identical(checkpoint(halting), checkpoint(straight))

@@ -269,9 +269,8 @@ def _load_trained(model: nn.Module, weights: dict[str, Tensor]) -> None:
 
 @torch.no_grad()
 def _update_ema(state: TrainState, decay: float) -> None:
-    for name, value in trained_weights(state.task.model).items():
-        mean = state.ema[name]
-        if value.is_floating_point():
-            mean.lerp_(value, 1 - decay)
-        else:
-            mean.copy_(value)
+    weights = trained_weights(state.task.model)
+    floats = [name for name, value in weights.items() if value.is_floating_point()]
+    torch._foreach_lerp_([state.ema[name] for name in floats], [weights[name] for name in floats], 1 - decay)
+    for name in weights.keys() - floats:
+        state.ema[name].copy_(weights[name])
