@@ -19,5 +19,8 @@ def caption(scene: Scene, rng: random.Random) -> str:
     phrases["motion"] = "" if rng.random() < 0.08 else phrase("motion", scene.motion)
     phrases["terrain"] = phrase("terrain", scene.terrain)
     phrases["time of day"] = phrase("time of day", scene.time)
+    if scene.weather != "clear" and "sunny" in phrases["time of day"]:
+        phrases["time of day"] = PHRASES["time of day"][scene.time][0]
+    phrases["weather"] = phrase("weather", scene.weather)
     phrases["camera"] = phrase("camera", scene.camera)
     return rng.choice(sentences(phrases, preposition(scene.object, scene.motion)))

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pavdm_cli.pocket_world.palette import AMBIENT, SKY
 from pavdm_cli.pocket_world.value_noise import cell_noise, fractal_noise, smoothstep, value_noise
+from pavdm_cli.pocket_world.weather import lights
 from pavdm_cli.pocket_world.world import HORIZON, PAN_SPEED, Scene, pan_direction
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ GROUND_TEXTURE = {  # near texture of each terrain: features per unit in x and y
     "mountains": (12.0, 7.0, 0.42),
     "dunes": (3.0, 34.0, 0.20),
     "sea": (5.0, 18.0, 0.14),
+    "snow": (4.0, 26.0, 0.10),
+    "city": (9.0, 9.0, 0.16),
 }
 FINER = (2.0, 1.4, 1.0)  # far, middle, near
 LAND_BEGINS = (0.34, 0.49, 0.78)  # highest point of each layer
@@ -35,11 +37,12 @@ def add_sky_details(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on
     """Add stars and clouds to a sky with its sun or moon."""
     y = on.y[on.y < SKY_ENDS][:, None]
     above, below = frames.tensor_split([len(y)], dim=-2)
-    night = on.x.new_tensor([s.time == "night" for s in scenes])
+    night = on.x.new_tensor([s.time == "night" and s.weather in ("clear", "clouds") for s in scenes])
     if bool(night.any()):
         above = above + _column(night)[..., None] * (1 - above) * on.rich * stars(scenes, seconds, on.x, y)[:, :, None]
     cover, light = clouds(scenes, seconds, on.x, y)
-    white, haze = _rows([AMBIENT[s.time] for s in scenes], on), _rows([SKY[s.time][1] for s in scenes], on)
+    light_of_day = lights(scenes)
+    white, haze = _rows([a.ambient for a in light_of_day], on), _rows([a.horizon for a in light_of_day], on)
     lit = torch.lerp(haze, white, 0.55) * light[:, :, None]
     return torch.cat([above + (lit - above) * on.rich * cover[:, :, None], below], dim=-2)
 

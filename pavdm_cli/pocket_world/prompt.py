@@ -15,6 +15,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.pocket_world.parse import KINDS, MAX_WORDS, NAMES, Mention, Parsed, known_phrases, parse, tokenize
 from pavdm_cli.pocket_world.synonyms import FILLER, NEAREST_COLOURS, SYNONYMS
 from pavdm_cli.pocket_world.vocabulary import (
+    AFLOAT,
     COLOURS,
     MOTIONS,
     NAMED,
@@ -29,7 +30,7 @@ from pavdm_cli.pocket_world.vocabulary import (
 )
 
 HINT = "`pavdm models show pocket` lists the English words it knows"
-AFLOAT = {"bouncing": "bobbing", "hovering": "resting"}  # how a boat's motions are better said
+AFLOAT_PHRASES = {"bouncing": "bobbing", "hovering": "resting"}  # how a boat's motions are better said
 SURE = 0.88  # similarity at which an unknown word is a misspelled one
 MAX_QUOTED = 200  # characters of a prompt in an error
 PREPOSITIONS = {"drifting": "over", "bouncing": "over", "circling": "above", "hovering": "above"}
@@ -103,16 +104,22 @@ def correct_spelling(text: str) -> tuple[str, list[str]]:
 
 
 def sentences(phrases: Mapping[str, str], preposition: str) -> tuple[str, str, str]:
-    """The word orders of training captions; phrases of motion and camera may be empty."""
-    thing = f"a {phrases['colour']} {phrases['object']} {phrases['motion']}".rstrip()
+    """The word orders of training captions; phrases of motion, weather and camera may be empty."""
+    article = "an" if phrases["colour"][0] in "aeiou" else "a"
+    thing = f"{article} {phrases['colour']} {phrases['object']} {phrases['motion']}".rstrip()
     where, when = f"{preposition} {phrases['terrain']}", phrases["time of day"]
+    weather = f" {phrases['weather']}" if phrases["weather"] else ""
     camera = f", {phrases['camera']}" if phrases["camera"] else ""
-    return f"{thing} {where} {when}{camera}", f"{when}, {thing} {where}{camera}", f"{where} {when}, {thing}{camera}"
+    return (
+        f"{thing} {where} {when}{weather}{camera}",
+        f"{when}{weather}, {thing} {where}{camera}",
+        f"{where} {when}{weather}, {thing}{camera}",
+    )
 
 
 def preposition(thing: str, motion: str) -> str:
     """The preposition between an object and its place."""
-    return "on" if thing == "boat" else PREPOSITIONS[motion]
+    return "on" if thing in AFLOAT else PREPOSITIONS[motion]
 
 
 def fill_slots(
@@ -132,7 +139,7 @@ def fill_slots(
             slots[kind] = Choice(mention.meaning, mention.phrase)
         else:
             meaning = draw_value(kind, options, seed)
-            own = AFLOAT if slots and slots["object"].meaning == "boat" else {}
+            own = AFLOAT_PHRASES if slots and slots["object"].meaning in AFLOAT else {}
             slots[kind] = Choice(meaning, own.get(meaning, PHRASES[kind][meaning][0]))
     return slots
 

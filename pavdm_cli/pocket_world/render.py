@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.pocket_world import details, objects, terrain
-from pavdm_cli.pocket_world.palette import AMBIENT, LIGHT, SKY
-from pavdm_cli.pocket_world.world import Scene, path_of, rest_height
+from pavdm_cli.pocket_world.palette import LIGHT
+from pavdm_cli.pocket_world.shapes import View
+from pavdm_cli.pocket_world.stars import add_stars
+from pavdm_cli.pocket_world.weather import add_clouds, add_falling, lights
+from pavdm_cli.pocket_world.world import WINGBEATS, Scene, path_of, rest_height
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +55,28 @@ def canvas(size: tuple[int, int], detail: float, device: torch.device | str = "c
 def render(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> SceneFrames:
     """Render each scene at its own times; seconds (B, T), any real numbers."""
     seconds = seconds.to(on.x)
-    tint = _rows([AMBIENT[s.time] for s in scenes], on)  # (B, 1, 3, 1, 1)
     frames = sky(scenes, on).expand(-1, seconds.shape[1], -1, -1, -1)
+    frames = add_stars(frames, scenes, seconds, on)
     if on.rich:
         frames = details.add_sky_details(frames, scenes, seconds, on)
+    frames = add_clouds(frames, scenes, seconds, on)
     frames = terrain.render_ground(frames, scenes, seconds, on)
+    frames = add_falling(frames, scenes, seconds, on)
+    frames, mask = _add_objects(frames, scenes, seconds, on)
+    return SceneFrames(frames.clamp_(0, 1), mask)
+
+
+def _add_objects(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> tuple[Tensor, Tensor]:
+    """Put every scene's object in front; returns the frames and its cover."""
+    tint = _rows([light.ambient for light in lights(scenes)], on)  # (B, 1, 3, 1, 1)
     mask = frames.new_zeros(frames.shape[:2] + frames.shape[3:])
     frames = frames.contiguous()
     for kind in {s.object for s in scenes}:
         rows = torch.tensor([i for i, s in enumerate(scenes) if s.object == kind], device=frames.device)
         chosen = [s for s in scenes if s.object == kind]
-        dx, dy = _offsets(chosen, seconds[rows], on)
-        layers = objects.PAINTERS[kind](dx, dy, on.soft)
-        painted, seen = objects.blend(frames[rows], layers, chosen, tint[rows])
-        frames[rows], mask[rows] = painted, seen
-    return SceneFrames(frames.clamp_(0, 1), mask)
+        layers = objects.PAINTERS[kind](_view(chosen, seconds[rows], on))
+        frames[rows], mask[rows] = objects.blend(frames[rows], layers, chosen, tint[rows])
+    return frames, mask
 
 
 def position(scenes: Sequence[Scene], seconds: Tensor, aspect: float) -> tuple[Tensor, Tensor]:
@@ -84,7 +94,9 @@ def position(scenes: Sequence[Scene], seconds: Tensor, aspect: float) -> tuple[T
 
 def sky(scenes: Sequence[Scene], on: Canvas) -> Tensor:  # (B, 1, 3, H, W)
     """A gradient with the sun or moon and its glow; constant in time."""
-    top, low = (_rows([SKY[s.time][i] for s in scenes], on) for i in (0, 1))
+    light = lights(scenes)
+    top, low = _rows([one.zenith for one in light], on), _rows([one.horizon for one in light], on)
+    shown, shine = on.x.new_tensor([(one.lamp, one.glow) for one in light])[:, :, None, None, None, None].unbind(1)
     fade = (on.y / 0.62).clamp(0, 1) ** 1.3
     image = top + (low - top) * fade
     lamps = [LIGHT[s.time] for s in scenes]
@@ -92,15 +104,16 @@ def sky(scenes: Sequence[Scene], on: Canvas) -> Tensor:  # (B, 1, 3, H, W)
     radius = on.x.new_tensor([a.radius for a in lamps])[:, None, None, None, None]
     away = (on.x - centre[:, :1, None, None, None]).square() + (on.y - centre[:, 1:, None, None, None]).square()
     colour = _rows([a.colour for a in lamps], on)
-    glow = 0.55 * torch.exp(-away / (2.2 * radius).square())
-    disc = ((radius - away.sqrt()) / on.soft + 0.5).clamp(0, 1)
+    glow = 0.55 * shine * torch.exp(-away / (2.2 * radius).square())
+    disc = shown * ((radius - away.sqrt()) / on.soft + 0.5).clamp(0, 1)
     image = image + (colour - image) * glow
     return image + (colour - image) * disc
 
 
-def _offsets(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> tuple[Tensor, Tensor]:  # 2 x (B, T, H, W)
+def _view(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> View:
     x, y = position(scenes, seconds, on.x.numel() / on.y.numel())
-    return (on.x - x[..., None, None]).expand(-1, -1, on.y.numel(), -1), on.y - y[..., None, None]
+    beat = (2 * math.pi * WINGBEATS * seconds).sin()[..., None, None]
+    return View((on.x - x[..., None, None]).expand(-1, -1, on.y.numel(), -1), on.y - y[..., None, None], on.soft, beat)
 
 
 def _rows(colours: Sequence[tuple[float, float, float]], on: Canvas) -> Tensor:  # (B, 1, 3, 1, 1)

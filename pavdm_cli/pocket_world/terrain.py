@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pavdm_cli.pocket_world import details
-from pavdm_cli.pocket_world.palette import AMBIENT, GROUND, LIGHT, SKY
+from pavdm_cli.pocket_world import details, scenery, water
+from pavdm_cli.pocket_world.palette import GROUND
+from pavdm_cli.pocket_world.patterns import rows_of
+from pavdm_cli.pocket_world.weather import lights
 from pavdm_cli.pocket_world.world import HORIZON, PAN_SPEED, Scene, pan_direction
 
 if TYPE_CHECKING:
@@ -46,31 +48,63 @@ LANDS = {
     "hills": Land((0.60, 0.71, 0.86), (0.055, 0.055, 0.050), (4.6, 3.7, 3.0), _rolling),
     "mountains": Land((0.50, 0.62, 0.88), (0.130, 0.100, 0.030), (6.0, 5.0, 3.0), _peaked),
     "dunes": Land((0.60, 0.72, 0.86), (0.050, 0.065, 0.060), (4.4, 3.6, 3.0), _windblown),
+    "snow": Land((0.57, 0.70, 0.87), (0.055, 0.050, 0.045), (4.0, 3.4, 2.8), _rolling, haze=(0.40, 0.15, 0.0)),
+    "city": Land((0.70, 0.82, 0.91), (0.0, 0.0, 0.018), (1.0, 1.0, 3.0), _rolling),
     "sea": Land((HORIZON + 0.06, HORIZON, 1.2), (0.15, 0.0, 0.0), (6.0, 0.0, 0.0), _rolling, haze=(0.15, 0.25, 0.0)),
 }
 
 
 def render_ground(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Tensor:
     """Render the three layers over the sky, far to near; frames (B, T, 3, H, W)."""
-    water = frames.new_tensor([s.terrain == "sea" for s in scenes])[:, None, None, None]
-    tint = frames.new_tensor([AMBIENT[s.time] for s in scenes])[:, None, :, None, None]
     for layer in range(3):
         slide = frames.new_tensor([pan_direction(s) * PAN_SPEED * PARALLAX[layer] for s in scenes])[:, None] * seconds
         x = on.x + slide[..., None]  # (B, T, W), in the land's own coordinates
-        top, slope = _outline(scenes, layer, x)  # (B, T, 1, W)
-        depth = on.y - top
-        cover = (depth / on.soft + 0.5).clamp(0, 1)[:, :, None]  # (B, T, 1, H, W)
-        shade = 1.06 - 0.9 * depth.clamp(0, 0.25) + 0.10 * slope
-        if layer == 1 and bool(water.any()):
-            shade = shade + water * _waves(x, seconds, on)
-        if on.rich:
-            shade = shade + details.ground_texture(scenes, layer, x, depth, on)
-        colour = _colour(scenes, layer, on) * shade[:, :, None]
-        if on.rich:
-            colour = colour + (tint - colour) * details.whiteness(scenes, layer, x, depth, seconds, on)
-        frames = frames + (colour - frames) * cover
-        if layer == 1 and bool(water.any()):
-            frames = frames + _glitter(scenes, x, seconds, on) * (water[..., None] * cover)
+        frames = _stand(frames, scenes, layer, x, on)
+        frames = _lay(frames, scenes, layer, x, seconds, on)
+    return frames
+
+
+def _lay(frames: Tensor, scenes: Sequence[Scene], layer: int, x: Tensor, seconds: Tensor, on: Canvas) -> Tensor:
+    """Cover what lies below a layer's outline; the sea is one, with ripples, crests and a reflection."""
+    wet = layer == 1 and any(s.terrain == "sea" for s in scenes)
+    is_sea = frames.new_tensor([s.terrain == "sea" for s in scenes])[:, None, None, None]
+    tint = _column3([light.ambient for light in lights(scenes)], on)
+    top, slope = _outline(scenes, layer, x)  # (B, T, 1, W)
+    depth = on.y - top
+    cover = (depth / on.soft + 0.5).clamp(0, 1)[:, :, None]  # (B, T, 1, H, W)
+    shade = 1.06 - 0.9 * depth.clamp(0, 0.25) + 0.10 * slope
+    if wet:
+        shade = shade + is_sea * water.waves(x, seconds, on)
+    if on.rich:
+        shade = shade + details.ground_texture(scenes, layer, x, depth, on)
+    colour = _colour(scenes, layer, on) * shade[:, :, None]
+    if on.rich:
+        colour = colour + (tint - colour) * details.whiteness(scenes, layer, x, depth, seconds, on)
+    if wet:
+        pale = (1.1 * tint + 0.3 * _column3([light.horizon for light in lights(scenes)], on)).clamp(0, 1)
+        colour = colour + (pale - colour) * (is_sea * water.crests(scenes, seconds, on))[:, :, None]
+    frames = frames + (colour - frames) * cover
+    if wet:
+        frames = frames + water.glitter(scenes, x, seconds, on) * (is_sea[..., None] * cover)
+    return frames
+
+
+def _stand(frames: Tensor, scenes: Sequence[Scene], layer: int, x: Tensor, on: Canvas) -> Tensor:
+    """Put firs or buildings on a layer, their feet behind its edge."""
+    for name, paint in scenery.STANDING.items():
+        rows = rows_of(scenes, frames, lambda scene, name=name: scene.terrain == name)  # type: ignore[misc]
+        if not len(rows) or layer not in scenery.LAYERS[name]:
+            continue
+        land, chosen = LANDS[name], [scenes[i] for i in rows]
+        start = x.new_tensor([s.ground[layer] for s in chosen])[:, None, None]
+
+        def base(place: Tensor, land: Land = land, start: Tensor = start) -> Tensor:
+            angle = land.waves[layer] * (place - start) + start
+            return land.base[layer] - land.relief[layer] * land.outline(angle)
+
+        cover, colour = paint(chosen, layer, x[rows] + start, base, on)
+        frames = frames.clone()
+        frames[rows] = torch.lerp(frames[rows], colour, cover[:, :, None])
     return frames
 
 
@@ -87,26 +121,12 @@ def _outline(scenes: Sequence[Scene], layer: int, x: Tensor) -> tuple[Tensor, Te
 
 
 def _colour(scenes: Sequence[Scene], layer: int, on: Canvas) -> Tensor:  # (B, 1, 3, 1, 1)
+    light = lights(scenes)
     land = on.x.new_tensor([GROUND[s.terrain][layer] for s in scenes])
-    tint = on.x.new_tensor([AMBIENT[s.time] for s in scenes])
-    haze = on.x.new_tensor([SKY[s.time][1] for s in scenes])
+    tint, haze = (on.x.new_tensor([getattr(one, name) for one in light]) for name in ("ambient", "horizon"))
     share = on.x.new_tensor([LANDS[s.terrain].haze[layer] for s in scenes])[:, None]
     return torch.lerp(land * tint, haze, share)[:, None, :, None, None]
 
 
-def _ripple(x: Tensor, seconds: Tensor, on: Canvas) -> Tensor:  # (B, T, H, W), -1 to 1
-    depth = 1.0 / (on.y - HORIZON + 0.10).clamp_min(0.10)  # large far away
-    swell = (5.0 * x).sin()[:, :, None]  # (B, T, 1, W)
-    return (2.6 * depth + 1.1 * swell + 1.2 * seconds[..., None, None]).sin()
-
-
-def _waves(x: Tensor, seconds: Tensor, on: Canvas) -> Tensor:
-    return (0.06 + 0.08 * on.detail) * _ripple(x, seconds, on)
-
-
-def _glitter(scenes: Sequence[Scene], x: Tensor, seconds: Tensor, on: Canvas) -> Tensor:  # (B, T, 3, H, W)
-    lamps = [LIGHT[s.time] for s in scenes]
-    centre = on.x.new_tensor([a.x + s.light[0] for a, s in zip(lamps, scenes, strict=True)])[:, None, None, None]
-    colour = on.x.new_tensor([a.colour for a in lamps])[:, None, :, None, None]
-    column = torch.exp(-((on.x - centre) / 0.11).square())
-    return 0.30 * colour * (column * (0.55 + 0.45 * _ripple(x, seconds, on)))[:, :, None]
+def _column3(colours: Sequence[tuple[float, float, float]], on: Canvas) -> Tensor:  # (B, 1, 3, 1, 1)
+    return on.x.new_tensor(colours)[:, None, :, None, None]

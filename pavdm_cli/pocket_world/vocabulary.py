@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import re
 
-TERRAINS = ("hills", "mountains", "dunes", "sea")
+TERRAINS = ("hills", "mountains", "dunes", "sea", "snow", "city")
 TIMES = ("day", "dawn", "sunset", "night")
-OBJECTS = ("ball", "balloon", "kite", "boat")
-COLOURS = ("red", "yellow", "green", "blue", "purple", "white")
+OBJECTS = (
+    *("ball", "balloon", "kite", "boat", "airplane", "rocket", "bird", "butterfly"),
+    *("airship", "ufo", "umbrella", "duck"),
+)
+COLOURS = ("red", "yellow", "green", "blue", "purple", "white", "orange", "pink", "turquoise", "brown")
 MOTIONS = ("drifting", "bouncing", "circling", "hovering")
 CAMERAS = ("still", "left", "right")
+WEATHERS = ("clear", "clouds", "rain", "snowfall")
 
-ON_WATER = ("drifting", "bouncing", "hovering")  # what a boat can do
+AFLOAT = ("boat", "duck")  # on the sea, nowhere else
+ON_WATER = ("drifting", "bouncing", "hovering")  # what they can do
 
 Phrases = dict[str, tuple[str, ...]]
 
@@ -21,6 +26,8 @@ TERRAIN_PHRASES: Phrases = {
     "mountains": ("mountains", "tall mountains", "blue mountains", "mountain peaks"),
     "dunes": ("sand dunes", "golden dunes", "dunes", "the desert"),
     "sea": ("the sea", "the ocean", "the blue sea", "calm water"),
+    "snow": ("snowy fields", "the snow", "a snowy plain", "winter fields"),
+    "city": ("the city", "the city skyline", "tall buildings", "a big town"),
 }
 TIME_PHRASES: Phrases = {
     "day": ("by day", "on a sunny day", "at noon", "in daylight"),
@@ -33,6 +40,14 @@ OBJECT_PHRASES: Phrases = {
     "balloon": ("balloon", "hot air balloon"),
     "kite": ("kite", "paper kite"),
     "boat": ("boat", "sailboat", "sailing boat"),
+    "airplane": ("airplane", "plane", "jet"),
+    "rocket": ("rocket", "space rocket"),
+    "bird": ("bird", "songbird"),
+    "butterfly": ("butterfly", "moth"),
+    "airship": ("airship", "zeppelin", "blimp"),
+    "ufo": ("flying saucer", "ufo"),
+    "umbrella": ("umbrella", "parasol"),
+    "duck": ("rubber duck", "duck", "toy duck"),
 }
 COLOUR_PHRASES: Phrases = {
     "red": ("red", "crimson"),
@@ -41,6 +56,10 @@ COLOUR_PHRASES: Phrases = {
     "blue": ("blue", "bright blue"),
     "purple": ("purple", "violet"),
     "white": ("white", "snow white"),
+    "orange": ("orange", "bright orange"),
+    "pink": ("pink", "bright pink"),
+    "turquoise": ("turquoise", "teal"),
+    "brown": ("brown", "chestnut"),
 }
 MOTION_PHRASES: Phrases = {
     "drifting": ("drifting", "gliding", "floating"),
@@ -53,18 +72,25 @@ CAMERA_PHRASES: Phrases = {
     "left": ("the camera pans left", "panning left", "the camera moves left"),
     "right": ("the camera pans right", "panning right", "the camera moves right"),
 }
+WEATHER_PHRASES: Phrases = {
+    "clear": ("",),
+    "clouds": ("under a cloudy sky", "with clouds in the sky", "under big clouds"),
+    "rain": ("in the rain", "while it rains", "in rainy weather"),
+    "snowfall": ("while it snows", "in falling snow", "in a snowfall"),
+}
 PHRASES: dict[str, Phrases] = {
     "terrain": TERRAIN_PHRASES,
     "time of day": TIME_PHRASES,
     "object": OBJECT_PHRASES,
     "colour": COLOUR_PHRASES,
     "motion": MOTION_PHRASES,
+    "weather": WEATHER_PHRASES,
     "camera": CAMERA_PHRASES,
 }
 GLUE = ("a", "an", "the", "over", "above", "across", "on", "in", "at", "by", "of", "with", "and", "is", "video")
 
 PAD = 0
-LENGTH = 24  # tokens of the longest prompt
+LENGTH = 28  # tokens of the longest prompt
 NAMED = 24  # words that a note lists
 LONGEST_SHOWN = 100  # characters of each
 

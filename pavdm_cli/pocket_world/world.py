@@ -6,16 +6,28 @@ import math
 import random
 from dataclasses import dataclass
 
-from pavdm_cli.pocket_world.vocabulary import CAMERAS, COLOURS, MOTIONS, OBJECTS, ON_WATER, TERRAINS, TIMES
+from pavdm_cli.pocket_world.vocabulary import (
+    AFLOAT,
+    CAMERAS,
+    COLOURS,
+    MOTIONS,
+    OBJECTS,
+    ON_WATER,
+    TERRAINS,
+    TIMES,
+    WEATHERS,
+)
 
 HEIGHT_UNITS = 1.0  # a frame is one unit high; lengths below are in units, times in seconds
 HORIZON = 0.60  # where the sea begins, from the top
 PAN_SPEED = 0.14  # of the nearest layer
+WEATHER_SHARES = (0.55, 0.20, 0.125, 0.125)  # of scenes: clear, clouds, rain, snowfall
+WINGBEATS = 0.75  # per second
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One endless video: six attributes that captions mention, and numbers that they do not."""
+    """One endless video: seven attributes that captions mention, and numbers that they do not."""
 
     terrain: str
     time: str
@@ -23,6 +35,7 @@ class Scene:
     colour: str
     motion: str
     camera: str
+    weather: str
     home: tuple[float, float]  # the object's resting place, offset from the middle
     phase: float  # of the motion, 0 to 1
     period: float  # factor on the period of the motion
@@ -35,7 +48,7 @@ def sample_scene(seed: int) -> Scene:
     """The scene of a seed, the same on every machine."""
     rng = random.Random(seed)
     kind = rng.choice(OBJECTS)
-    afloat = kind == "boat"
+    afloat = kind in AFLOAT
     return Scene(
         terrain="sea" if afloat else rng.choice(TERRAINS),
         time=rng.choice(TIMES),
@@ -43,6 +56,7 @@ def sample_scene(seed: int) -> Scene:
         colour=rng.choice(COLOURS),
         motion=rng.choice(ON_WATER if afloat else MOTIONS),
         camera=rng.choice(CAMERAS),
+        weather=rng.choices(WEATHERS, WEATHER_SHARES)[0],
         home=(rng.uniform(-0.10, 0.10), rng.uniform(-0.03, 0.03)),
         phase=rng.random(),
         period=rng.uniform(0.9, 1.1),
@@ -72,15 +86,15 @@ BOBBING = Path(sway=0.0, lift=0.05, hop=0.0, period=3.5)
 
 
 def path_of(scene: Scene) -> Path:
-    """The motion of the object; boats bob instead of bouncing."""
-    if scene.object == "boat" and scene.motion == "bouncing":
+    """The motion of the object; what floats bobs instead of bouncing."""
+    if scene.object in AFLOAT and scene.motion == "bouncing":
         return BOBBING
     return PATHS[scene.motion]
 
 
 def rest_height(scene: Scene) -> float:
     """Height, from the top, about which the object moves."""
-    if scene.object == "boat":
+    if scene.object in AFLOAT:
         return HORIZON + 0.06
     return 0.52 if scene.motion == "bouncing" else 0.42
 

@@ -1,0 +1,28 @@
+"""Repeating patterns of soft spots: clouds, flakes, stars and glints, which move as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pavdm_cli.pocket_world.world import Scene
+
+if TYPE_CHECKING:
+    from pavdm_cli.pocket_world.render import Canvas
+
+
+def spots(x: Tensor, y: Tensor, width: Tensor, height: Tensor, repeat: float, on: Canvas) -> Tensor:
+    """The sum of bell-shaped spots at x, y (B, T, N), of half-sizes (N,), repeated in x; (B, T, H, W)."""
+    dx = (on.x - x[..., None] + repeat / 2).remainder(repeat) - repeat / 2  # (B, T, N, W)
+    dy = on.y[:, 0] - y[..., None]  # (B, T, N, H)
+    across = torch.exp(-(dx / width[:, None]).square())
+    along = torch.exp(-(dy / height[:, None]).square())
+    return torch.einsum("btnw,btnh->bthw", across, along)
+
+
+def rows_of(scenes: Sequence[Scene], like: Tensor, wanted: Callable[[Scene], bool]) -> Tensor:
+    """Indices of some scenes of a batch."""
+    return torch.tensor([i for i, scene in enumerate(scenes) if wanted(scene)], device=like.device, dtype=torch.long)
