@@ -1,46 +1,28 @@
-"""Parses prompts about pocket's world: object, colour, motion, place, time of day and camera."""
+"""Parses prompts about pocket's world: object, colour, motion, place, time of day, weather and camera."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
 
-from pavdm_cli.pocket_world.synonyms import (
-    CAMERA,
-    CAMERA_FILLER,
-    CAMERA_WORDS,
-    COUNTS,
-    FILLER,
-    LOOKING,
-    NEAREST_COLOURS,
-    NEGATIONS,
-    PREPOSITIONS,
-    SYNONYMS,
+from pavdm_cli.pocket_world.colours import nearest_colour, sort_colours, split_colours
+from pavdm_cli.pocket_world.mentions import (
+    ARTICLES,
+    BREAKS,
+    KINDS,
+    NAMES,
+    REACH,
+    Mention,
+    base_forms,
+    find_mentions,
+    known_phrases,
+    tokenize,
 )
-from pavdm_cli.pocket_world.vocabulary import CAMERA_PHRASES, ON_WATER, PHRASES, shorten
+from pavdm_cli.pocket_world.synonyms import CAMERA, CAMERA_FILLER, CAMERA_WORDS, COUNTS, FILLER, NEGATIONS
+from pavdm_cli.pocket_world.vocabulary import AFLOAT, CAMERA_PHRASES, ON_WATER, shorten
 
-ARTICLES = frozenset(("a", "an", "the", "any"))
-BREAKS = frozenset(",.;:!?()")  # boundaries of clauses
-REACH = 6  # maximum words from "camera" to its direction, or from a colour to its noun
 MAX_WORDS = 200  # of a prompt
-NAMES = {"object": "object", "colour": "colour", "motion": "motion", "terrain": "place", "time of day": "time of day"}
-NAMES |= {"camera": "camera movement"}
-KINDS = tuple(NAMES)  # in the order of a caption
-NOUNS = ("object", "terrain", "time of day")  # that a colour can belong to
-
-
-@dataclass(frozen=True, slots=True)
-class Mention:
-    """One thing that a prompt mentions: tokens `start` to `end`, their meaning, and the phrase of captions for it."""
-
-    kind: str
-    meaning: str
-    phrase: str
-    typed: str
-    start: int
-    end: int
+PLURALS = {"boat": "boats", "duck": "ducks"}  # of what is on the sea, nowhere else
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +49,7 @@ def parse(text: str) -> Parsed:
     left = [word for index, word in enumerate(tokens) if index not in used]
     negated = find_negated(tokens, mentions)
     slots, refused = choose_mentions(tokens, [mention for mention in mentions if mention not in negated])
-    refused += _several(tokens, slots) + _nearest_colour(slots)
+    refused += _several(tokens, slots) + nearest_colour(slots)
     unused = dict.fromkeys(word for word in left if word not in FILLER | BREAKS | COUNTS | NEGATIONS)
     ruled_out = tuple(mention for mention, place in negated.items() if place not in of_camera)
     return Parsed(slots, tuple(dict.fromkeys(refused)), tuple(unused), ruled_out)
@@ -87,74 +69,6 @@ def find_negated(tokens: Sequence[str], mentions: Sequence[Mention]) -> dict[Men
         if before >= 0 and tokens[before] in NEGATIONS:
             negated[mention] = ends[mention.end] = before
     return negated
-
-
-def tokenize(text: str) -> list[str]:
-    """Lower-case words and punctuation; possessive endings are dropped, and "isn't" is "is not"."""
-    text = re.sub(r"n['’]t\b", " not", re.sub(r"['’]s\b", "", text.lower()))
-    return re.findall(r"[^\W_]+|[,.;:!?()]", text)
-
-
-@cache
-def known_phrases() -> dict[tuple[str, ...], tuple[str, str, str]]:
-    """Every known phrase, as words, to (kind, meaning, phrase of captions)."""
-    by_words = {}
-    for kind in KINDS[:-1]:  # the camera has its own rules
-        for meaning, phrases in PHRASES[kind].items():
-            for phrase in filter(None, phrases):
-                synonyms = SYNONYMS.get(kind, {}).get(phrase, "")
-                for words in filter(None, (phrase, *synonyms.split(", "))):
-                    by_words[tuple(words.split())] = (kind, meaning, phrase)
-    for colour, names in NEAREST_COLOURS.items():
-        by_words |= {(name,): ("colour", colour, colour) for name in names.split(", ")}
-    return by_words
-
-
-@cache
-def longest_phrases() -> dict[str, int]:
-    """The first words of phrases, to the number of words in the longest."""
-    longest: dict[str, int] = {}
-    for words in known_phrases():
-        longest[words[0]] = max(len(words), longest.get(words[0], 0))
-    return longest
-
-
-@lru_cache(maxsize=1024)
-def base_forms(word: str) -> tuple[str, ...]:
-    """A word and its possible base forms: boats, bounces, circled, hopping."""
-    forms = [word]
-    for ending, shortest in (("s", 3), ("es", 4), ("ed", 5), ("ing", 5)):
-        if word.endswith(ending) and len(word) > shortest and not word.endswith("ss"):
-            stem = word.removesuffix(ending)
-            forms += [stem, stem + "e"] if ending != "s" else [stem]
-            forms += [stem[:-1]] if stem[-2:-1] == stem[-1:] else []
-            forms += [stem[:-1] + "y"] if stem.endswith("i") else []
-    return tuple(forms)
-
-
-def find_mentions(tokens: Sequence[str], used: set[int]) -> Iterator[Mention]:
-    """The longest known phrase at every position."""
-    index = 0
-    while index < len(tokens):
-        mention = None if index in used else longest_mention(tokens, index)
-        if mention:
-            yield mention
-        index = mention.end if mention else index + 1
-
-
-def longest_mention(tokens: Sequence[str], start: int) -> Mention | None:
-    """The longest known phrase that starts at a token, possibly inflected."""
-    if tokens[start].startswith("see") and (tokens[start] != "see" or tokens[max(0, start - 1)] in LOOKING):
-        return None
-    firsts = [form for form in base_forms(tokens[start]) if form in longest_phrases()]
-    longest = max((longest_phrases()[form] for form in firsts), default=0)
-    for end in range(min(len(tokens), start + longest), start, -1):
-        for first in firsts:
-            for last in base_forms(tokens[end - 1]):
-                words = (first, *tokens[start + 1 : end - 1], last) if end - start > 1 else (first,)
-                if words in known_phrases():
-                    return Mention(*known_phrases()[words], " ".join(tokens[start:end]), start, end)
-    return None
 
 
 def find_camera(tokens: Sequence[str]) -> tuple[list[Mention], set[int]]:
@@ -190,75 +104,19 @@ def choose_mentions(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple
         if kind == "colour":
             own, foreign = split_colours(tokens, mentions, slots.get("object"))
             named, of_ground = sort_colours(tokens, own, slots.get("object"))
-            refused += [f"the ground in its own colours{_left_out(of_ground)}"] if of_ground else []
-            refused += [f"no colour but the {slots['object'].typed}'s{_left_out(foreign)}"] if foreign else []
-        if kind in ("motion", "terrain") and slots.get("object") and slots["object"].meaning == "boat":
+            refused += [f"the ground in its own colours{left_out(of_ground)}"] if of_ground else []
+            refused += [f"no colour but the {slots['object'].typed}'s{left_out(foreign)}"] if foreign else []
+        if kind in ("motion", "terrain") and slots.get("object") and slots["object"].meaning in AFLOAT:
             possible = ON_WATER if kind == "motion" else ("sea",)
             where = "drifting, bobbing or resting" if kind == "motion" else "on the sea"
             wrong = [mention for mention in named if mention.meaning not in possible]
             named = [mention for mention in named if mention.meaning in possible]
-            refused += [f"boats {where}{_left_out(wrong)}"] if wrong else []
+            refused += [f"{PLURALS[slots['object'].meaning]} {where}{left_out(wrong)}"] if wrong else []
         if named:
             slots[kind] = named[0]
             other = [mention for mention in named if mention.meaning != named[0].meaning]
-            refused += [f"one {NAMES[kind]}: {named[0].typed}{_left_out(other)}"] if other else []
+            refused += [f"one {NAMES[kind]}: {named[0].typed}{left_out(other)}"] if other else []
     return slots, refused
-
-
-def split_colours(
-    tokens: Sequence[str], mentions: Sequence[Mention], subject: Mention | None
-) -> tuple[list[Mention], list[Mention]]:
-    """All mentions but colours of unknown things next to a known object, as in "under white clouds"; and those."""
-    covered = {index for one in mentions for index in range(one.start, one.end)}
-    foreign = []
-    for one in (one for one in mentions if one.kind == "colour" and subject):
-        word = tokens[one.end] if one.end < len(tokens) and one.end not in covered else ","
-        is_unknown = word not in FILLER | BREAKS | COUNTS | NEGATIONS | {*CAMERA}
-        nouns = [noun for noun in mentions if noun.kind in NOUNS and noun.start >= one.end]
-        if (
-            is_unknown
-            and _begins_phrase(tokens, one.start)
-            and not any(_reaches(tokens, one.end, noun.start) for noun in nouns)
-        ):
-            foreign.append(one)
-    return [one for one in mentions if one not in foreign], foreign
-
-
-def _begins_phrase(tokens: Sequence[str], place: int) -> bool:
-    """Whether a noun phrase can begin at a token: after a preposition, a break or nothing, articles ignored."""
-    before = [word for word in tokens[:place] if word not in ARTICLES | COUNTS][-1:]
-    return not before or before[0] in PREPOSITIONS | BREAKS | {"with", "and", "behind", "beneath", "between", "through"}
-
-
-def sort_colours(
-    tokens: Sequence[str], mentions: Sequence[Mention], subject: Mention | None
-) -> tuple[list[Mention], list[Mention]]:
-    """Colours that can belong to the object, likeliest first, and those of the ground; others are dropped."""
-    ranked, of_ground, noun = list[tuple[int, int, Mention]](), list[Mention](), None
-    for mention in sorted(mentions, key=lambda mention: -mention.start):
-        if mention.kind in NOUNS:
-            noun = mention
-        if mention.kind != "colour":
-            continue
-        owner = noun if noun and _reaches(tokens, mention.end, noun.start) else None
-        if owner is None or (subject and owner.kind == "object" and owner.meaning == subject.meaning):
-            ranked.append((1 if owner is None else 0, mention.start, mention))
-        elif owner.kind != "object" and _after_preposition(tokens, mention.start):
-            of_ground.append(mention)
-        elif owner.kind != "object":
-            ranked.append((2, mention.start, mention))
-    return [mention for _, _, mention in sorted(ranked, key=lambda row: row[:2])], of_ground[::-1]
-
-
-def _reaches(tokens: Sequence[str], end: int, noun: int) -> bool:
-    """Whether an adjective that ends before one token can belong to the noun at another."""
-    return noun - end <= REACH and not BREAKS.union(PREPOSITIONS).intersection(tokens[end:noun])
-
-
-def _after_preposition(tokens: Sequence[str], place: int) -> bool:
-    """Whether a token follows a preposition, ignoring articles."""
-    before = [word for word in tokens[max(0, place - 2) : place] if word not in ("a", "an", "the")]
-    return bool(before) and before[-1] in PREPOSITIONS
 
 
 def _direction_after(tokens: Sequence[str], place: int) -> int | None:
@@ -284,13 +142,6 @@ def _several(tokens: Sequence[str], slots: dict[str, Mention]) -> list[str]:
     return [f"one {mention.meaning}, not several"] if plural or COUNTS.intersection(tokens) else []
 
 
-def _nearest_colour(slots: dict[str, Mention]) -> list[str]:
-    """A message if a prompt asks for a colour that pocket does not have."""
-    colour = slots.get("colour")
-    lacking = colour and colour.typed in NEAREST_COLOURS.get(colour.phrase, "").split(", ")
-    return [f"{colour.phrase}, the colour nearest to {colour.typed}"] if colour and lacking else []
-
-
-def _left_out(mentions: Sequence[Mention]) -> str:
+def left_out(mentions: Sequence[Mention]) -> str:
     """The words of mentions that are left out."""
     return f" (left out: {shorten([*dict.fromkeys(mention.typed for mention in mentions)], ', ')})"

@@ -12,10 +12,13 @@ from functools import cache
 from itertools import takewhile
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.pocket_world.parse import KINDS, MAX_WORDS, NAMES, Mention, Parsed, known_phrases, parse, tokenize
+from pavdm_cli.pocket_world.changing_day import split_day
+from pavdm_cli.pocket_world.mentions import DRAWN, KINDS, NAMES, Mention, known_phrases, tokenize
+from pavdm_cli.pocket_world.parse import MAX_WORDS, Parsed, parse
 from pavdm_cli.pocket_world.synonyms import FILLER, NEAREST_COLOURS, SYNONYMS
 from pavdm_cli.pocket_world.vocabulary import (
     AFLOAT,
+    CAMERAS,
     COLOURS,
     MOTIONS,
     NAMED,
@@ -25,32 +28,40 @@ from pavdm_cli.pocket_world.vocabulary import (
     TERRAINS,
     TIMES,
     VOCABULARY,
+    WEATHERS,
     shorten,
     split,
 )
 
 HINT = "`pavdm models show pocket` lists the English words it knows"
 AFLOAT_PHRASES = {"bouncing": "bobbing", "hovering": "resting"}  # how a boat's motions are better said
+IN_THE_AIR = ("fly", "flie", "flew", "flown", "soar", "flap", "flutter")  # how words begin that no boat can do
 SURE = 0.88  # similarity at which an unknown word is a misspelled one
 MAX_QUOTED = 200  # characters of a prompt in an error
 PREPOSITIONS = {"drifting": "over", "bouncing": "over", "circling": "above", "hovering": "above"}
 
 GRAMMAR = (
-    ("in full", "a COLOUR OBJECT MOTION over PLACE TIME OF DAY, CAMERA MOVEMENT"),
+    ("in full", "a COLOUR OBJECT MOTION over PLACE TIME OF DAY WEATHER, CAMERA MOVEMENT"),
     ("for example", "a red balloon drifting over green hills at sunset, the camera pans left"),
-    ("in part", "what a prompt leaves out, except the camera, is filled in from the seed; a note says how"),
+    ("in part", "what a prompt leaves out is filled in from the seed, except camera and weather; a note says how"),
     ("without", "what a prompt rules out (no boat, not red) is not drawn from the seed either"),
-    ("boats", "are on the sea, and do not circle"),
+    ("boats, ducks", "are on the sea, and do not circle"),
+    ("the weather", "is clear unless the prompt says otherwise"),
     ("the camera", "is still unless the prompt says otherwise"),
+    ("later", "'as the sun sets', 'as night falls', 'as the sun rises': day, sunset and night follow one another"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """The caption that the text encoder gets, and notes on how it differs from the prompt."""
+    """The caption that the text encoder gets, and notes on how it differs from the prompt.
+
+    later: captions that follow while the video runs, each with its start in seconds.
+    """
 
     text: str
     notes: tuple[str, ...] = ()
+    later: tuple[tuple[float, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +79,22 @@ def format_prompt(text: str, seed: int, source: str = "") -> Prompt:
     """
     if not text.strip():
         raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
-    typed, (text, misspelled) = text, correct_spelling(text)
+    typed, day = text, split_day(text)
+    text, misspelled = correct_spelling(day.text)
     parsed = parse(text)
     if not parsed.slots and not parsed.negated:
         near = suggestions([word for word in parsed.unused if word not in single_words()])
         hint = f"did you mean {', '.join(dict.fromkeys(near.values()))}? {HINT}" if near else HINT
         quoted = text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
         raise UsageError(f"pocket knows none of the words in {quoted!r}", hint)
-    complete = all(kind in parsed.slots for kind in KINDS[:-1])
+    complete = all(kind in parsed.slots for kind in DRAWN)
     before = {} if complete else parse(source).slots
     slots = fill_slots(parsed.slots, before, seed, parsed.negated)
     phrases = {kind: choice.phrase for kind, choice in slots.items()}
-    captions = sentences(phrases, preposition(slots["object"].meaning, slots["motion"].meaning))
-    caption = text if split(text) in map(split, captions) else captions[0]
+    where = preposition(slots["object"].meaning, slots["motion"].meaning)
+    captions = sentences(phrases, where)
+    order = next((number for number, caption in enumerate(captions) if split(text) == split(caption)), None)
+    caption = captions[0] if order is None else text
     origin = "the video and the seed" if before else "the seed"
     long = (
         [f"pocket reads {MAX_WORDS} words of a prompt; the rest is left out"] if len(tokenize(text)) > MAX_WORDS else []
@@ -88,7 +102,8 @@ def format_prompt(text: str, seed: int, source: str = "") -> Prompt:
     symbols = [*dict.fromkeys(char for char in typed if unicodedata.category(char) == "So")]
     unread = [f"pocket reads only words; left out: {shorten(symbols, ' ')}"] if symbols else []
     changes = (*long, *unread, *misspelled, *notes(parsed), *caption_note(parsed, typed, caption, origin))
-    return Prompt(caption, changes)
+    later = ((start, phrases | {"time of day": PHRASES["time of day"][time][0]}) for start, time in day.later)
+    return Prompt(caption, changes, tuple((start, sentences(then, where)[order or 0]) for start, then in later))
 
 
 def correct_spelling(text: str) -> tuple[str, list[str]]:
@@ -145,26 +160,31 @@ def fill_slots(
 
 
 def possible_values(kind: str, named: Mapping[str, Mention], slots: Mapping[str, Choice]) -> Sequence[str]:
-    """The values that are compatible with what is decided: boats stay on the sea and do not circle."""
-    afloat = kind != "object" and slots["object"].meaning == "boat"
+    """The values that are compatible with what is decided: what floats stays on the sea and does not circle."""
+    afloat = kind != "object" and slots["object"].meaning in AFLOAT
     if kind == "object":
-        dry = "terrain" in named and named["terrain"].meaning != "sea"
-        flies = "motion" in named and named["motion"].meaning not in ON_WATER
-        sails = "motion" in named and named["motion"].typed.startswith("sail")
-        return (
-            ["boat"]
-            if sails and not dry and "object" not in named
-            else [name for name in OBJECTS if name != "boat" or not (dry or flies)]
-        )
+        return possible_objects(named)
     if kind == "camera":
-        return "still", "left", "right"
+        return CAMERAS
+    if kind == "weather":
+        return WEATHERS
     values = {"colour": COLOURS, "motion": MOTIONS, "terrain": TERRAINS, "time of day": TIMES}
     return {"motion": ON_WATER, "terrain": ("sea",)}.get(kind, values[kind]) if afloat else values[kind]
 
 
+def possible_objects(named: Mapping[str, Mention]) -> Sequence[str]:
+    """The objects that can be where a prompt says, and move as it says."""
+    motion, typed = (named["motion"].meaning, named["motion"].typed) if "motion" in named else ("", "")
+    dry = "terrain" in named and named["terrain"].meaning != "sea"
+    if typed.startswith("sail") and not dry and "object" not in named:
+        return ["boat"]
+    flies = (motion and motion not in ON_WATER) or typed.startswith(IN_THE_AIR)
+    return [name for name in OBJECTS if name not in AFLOAT or not (dry or flies)]
+
+
 def draw_value(kind: str, options: Sequence[str], seed: int) -> str:
-    """One of the options, a pure function of kind and seed; an unmentioned camera is still."""
-    if kind == "camera":
+    """One of the options, a pure function of kind and seed; an unmentioned camera is still, and weather clear."""
+    if kind not in DRAWN:
         return options[0]
     digest = hashlib.sha256(f"{kind} {seed}".encode()).digest()
     return options[int.from_bytes(digest, "big") % len(options)]
@@ -186,7 +206,7 @@ def notes(parsed: Parsed) -> list[str]:
 
 def caption_note(parsed: Parsed, text: str, caption: str, origin: str) -> list[str]:
     """A line on what the prompt leaves out or how it is interpreted; none if it is a full caption."""
-    missing = [NAMES[kind] for kind in KINDS[:-1] if kind not in parsed.slots]
+    missing = [NAMES[kind] for kind in DRAWN if kind not in parsed.slots]
     if missing:
         listed = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
         return [f'the prompt leaves out {listed}; filled in from {origin}: "{caption}"']

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -87,4 +88,4 @@ def polygon(dx: Tensor, dy: Tensor, *corners: Corner) -> Tensor:
 
 def union(*distances: Tensor) -> Tensor:
     """Distance from several shapes together."""
-    return torch.stack(torch.broadcast_tensors(*distances)).amin(dim=0)
+    return reduce(torch.minimum, distances)
