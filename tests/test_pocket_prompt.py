@@ -10,15 +10,16 @@ import pytest
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.pocket_world.captions import caption
-from pavdm_cli.pocket_world.parse import KINDS, base_forms, parse
+from pavdm_cli.pocket_world.mentions import DRAWN, KINDS, base_forms
+from pavdm_cli.pocket_world.parse import parse
 from pavdm_cli.pocket_world.prompt import HINT, format_prompt, vocabulary
 from pavdm_cli.pocket_world.synonyms import SYNONYMS
-from pavdm_cli.pocket_world.vocabulary import LENGTH, ON_WATER, PHRASES, split, tokens
+from pavdm_cli.pocket_world.vocabulary import AFLOAT, LENGTH, ON_WATER, PHRASES, split, tokens
 from pavdm_cli.pocket_world.world import Scene, sample_scene
 from pavdm_cli.training.pocket.preview import PROMPTS
 
-FIELDS = dict(zip(KINDS, ("object", "colour", "motion", "terrain", "time", "camera"), strict=True))
-SHORT = ("a boat", "a red ball", "a kite", "night", "over the dunes", "circling", "a boat at dusk", "blue", "pans left")
+FIELDS = dict(zip(KINDS, ("object", "colour", "motion", "terrain", "time", "weather", "camera"), strict=True))
+SHORT = ("a boat", "a duck", "an orange ufo", "snow", "a bird in the rain", "a red ball", "a kite", "night", "over the dunes", "circling", "a boat at dusk", "blue", "pans left")
 
 
 def meanings(text: str) -> dict[str, str]:
@@ -37,7 +38,7 @@ def test_training_captions_are_read_as_their_scenes():
     for seed in range(600):
         scene, text = sample_scene(seed), caption(sample_scene(seed), random.Random(seed))
         said, true = meanings(text), truth(scene)
-        assert {"camera": "still", "motion": scene.motion} | said == true, text
+        assert {"camera": "still", "weather": "clear", "motion": scene.motion} | said == true, text
         assert parse(text).unused == parse(text).refused == (), text
 
 
@@ -59,9 +60,9 @@ def test_a_short_prompt_becomes_a_caption_that_training_can_draw(text):
     for seed in range(25):
         full = format_prompt(text, seed).text
         found = meanings(full)
-        assert found.keys() >= {*KINDS} - {"camera"}
+        assert found.keys() >= {*DRAWN}
         assert meanings(text).items() <= found.items()
-        assert found["object"] != "boat" or (found["terrain"] == "sea" and found["motion"] in ON_WATER)
+        assert found["object"] not in AFLOAT or (found["terrain"] == "sea" and found["motion"] in ON_WATER)
         assert format_prompt(full, seed + 1).text == full
         assert len(tokens(full)) == len(split(full)) <= LENGTH
 
@@ -140,7 +141,7 @@ def test_plurals_inflections_and_synonyms_are_read(text, kind, meaning):
 def test_every_wording_and_synonym_means_one_thing(table):
     kind, synonyms = table
     for wording in (wording for group in PHRASES[kind].values() for wording in group):
-        for phrase in (wording, *synonyms[wording].split(", ")) if wording in synonyms else (wording,):
+        for phrase in filter(None, (wording, *synonyms.get(wording, "").split(", "))):
             meaning = next(meaning for meaning, group in PHRASES[kind].items() if wording in group)
             assert meanings(phrase) == {kind: meaning}, phrase
     listed = [phrase for kinds in SYNONYMS.values() for line in kinds.values() for phrase in line.split(", ")]
@@ -194,7 +195,8 @@ def test_somebody_who_sees_names_no_sea():
         ("a boat circling and bobbing", "(left out: circling)", {"motion": "bouncing"}),
         ("a white ball over blue hills", "the ground in its own colours (left out: blue)", {"colour": "white"}),
         ("pan left. pan right", "one camera movement: the camera pans left", {"camera": "left"}),
-        ("a pink kite", "purple, the colour nearest to pink", {"colour": "purple"}),
+        ("a salmon kite", "pink, the colour nearest to salmon", {"colour": "pink"}),
+        ("a duck on the grass", "ducks on the sea (left out: grass)", {"object": "duck", "terrain": "sea"}),
         ("three balls", "one ball, not several", {"object": "ball"}),
         ("kites", "one kite, not several", {"object": "kite"}),
     ],

@@ -19,6 +19,7 @@ from pavdm_cli.generation.checks import (
     unit_reason,
 )
 from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.implied_changes import with_implied_changes
 from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.seamless_loop import make_loop
 from pavdm_cli.generation.timeline import check_reachable, check_timeline
@@ -37,6 +38,8 @@ def resolve(request: Request) -> GenerationConfig:
     check_sampling(request)
     spec, schedule = request.spec, build_schedule(request)
     seconds = request.frame_count / spec.fps
+    check_timeline(bool(request.prompt), request.timeline, request.blend if request.timeline else 0.0, seconds)
+    request, changes = with_implied_changes(request, seconds)
     check_timeline(bool(request.prompt), request.timeline, request.blend, seconds)
     execution = resolve_execution(request)
     prompts = format_prompts(request) if request.prompt or not request.extension else (Prompt(""),)
@@ -69,7 +72,7 @@ def resolve(request: Request) -> GenerationConfig:
         lora=request.lora,
         source_caption=request.source_caption,
         options=_options(request),
-        notes=(*_prompt_notes(request, prompts), *_notes(request, schedule, execution)),
+        notes=(*_prompt_notes(request, prompts), *changes, *_notes(request, schedule, execution)),
         auto_switches=frozenset(name for name in PLANNED_SWITCHES if getattr(request.execution, name) in ("auto", 0)),
     )
     check_reachable(config.timeline, range(config.warmup, config.total_chunks), config.chunk_start)

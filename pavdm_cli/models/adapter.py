@@ -38,6 +38,7 @@ class Prompt:
     notes: tuple[str, ...] = ()  # on what formatting changed
     caption: str = ""  # reproduces the video with any other seed; empty if the prompt itself does
     negative: str | None = None  # for models that take a negative prompt
+    later: tuple[tuple[float, str], ...] = ()  # prompts that follow while the video runs, by their start in seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pavdm_cli.generation import resume
 from pavdm_cli.generation.checkpoint import Checkpoint
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.extend import Source
+from pavdm_cli.generation.implied_changes import explicit_changes
 from pavdm_cli.generation.redo import RedoTask
 from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.timeline import PromptChange
@@ -37,10 +38,9 @@ def steer(request: Request, prompt: str, models: Models) -> tuple[Request, float
     assert interrupted_video
     checkpoint, run = interrupted_video.checkpoint, interrupted_video.checkpoint.run
     at = next_shift(resume.resolved_config(run.request)[0], checkpoint)
-    earlier_changes = [change for change in run.request.timeline if change.at != at]
-    new_request = replace(
-        run.request, timeline=tuple(sorted([*earlier_changes, PromptChange(at, prompt)], key=lambda change: change.at))
-    )
+    before = [change for change in run.request.timeline if change.at < at]
+    after = [change for change in explicit_changes(run.request) if change.at > at]
+    new_request = replace(run.request, timeline=(*before, PromptChange(at, prompt), *after))
     config, source = resume.resolved_config(new_request)
     config, model = models.open(config)
     changed_run = replace(run, request=new_request, metadata=_metadata(config, model, new_request, source))

@@ -90,7 +90,7 @@ class PocketModel:
         from pavdm_cli.pocket_world.prompt import format_prompt
 
         formatted = format_prompt(text, seed, source)
-        return Prompt(formatted.text, tuple(formatted.notes), caption=formatted.text)
+        return Prompt(formatted.text, tuple(formatted.notes), caption=formatted.text, later=formatted.later)
 
     @property
     def text_tokens(self) -> int:
