@@ -19,7 +19,21 @@ from pavdm_cli.pocket_world.world import Scene, sample_scene
 from pavdm_cli.training.pocket.preview import PROMPTS
 
 FIELDS = dict(zip(KINDS, ("object", "colour", "motion", "terrain", "time", "weather", "camera"), strict=True))
-SHORT = ("a boat", "a duck", "an orange ufo", "snow", "a bird in the rain", "a red ball", "a kite", "night", "over the dunes", "circling", "a boat at dusk", "blue", "pans left")
+SHORT = (
+    "a boat",
+    "a duck",
+    "an orange ufo",
+    "snow",
+    "a bird in the rain",
+    "a red ball",
+    "a kite",
+    "night",
+    "over the dunes",
+    "circling",
+    "a boat at dusk",
+    "blue",
+    "pans left",
+)
 
 
 def meanings(text: str) -> dict[str, str]:
@@ -77,7 +91,7 @@ def test_what_is_filled_in_depends_on_the_seed_alone_and_takes_every_value():
         assert counts.keys() == PHRASES[kind].keys()
         assert min(counts.values()) > 400 / len(counts) / 2
     assert {meanings(format_prompt("night", seed).text)["object"] for seed in range(60)} == PHRASES["object"].keys()
-    assert format_prompt("a boat", 7).text == "a yellow boat bobbing on the sea at sunset"  # the same on every machine
+    assert format_prompt("a boat", 7).text == "a pink boat bobbing on the sea at sunset"  # the same on every machine
 
 
 def test_naming_one_thing_does_not_change_what_is_filled_in_for_the_rest():

@@ -18,6 +18,7 @@ from pavdm_cli.pocket_world.world import sample_scene
 
 MIN_PROBE_ACCURACY = 0.97  # on real clips, for a probe to be used
 MIN_ATTRIBUTE_ACCURACY = {"terrain": 0.95, "time": 0.95, "object": 0.80, "colour": 0.80, "motion": 0.60, "camera": 0.80}
+MIN_ATTRIBUTE_ACCURACY |= {"weather": 0.80}
 MIN_ONE_OBJECT = 0.80  # fraction of frames
 FIRST_FRAMES, MIN_ONE_OBJECT_AT_FIRST = 8, 0.95  # frames at the start, and the fraction of them
 MAX_BOUNDARY_JUMP = 1.5  # difference across chunk boundaries over that inside chunks, relative to real video

@@ -15,6 +15,7 @@ from pavdm_cli.evaluation.island_shift import island_shift
 from pavdm_cli.evaluation.metrics import ground_shift
 from pavdm_cli.evaluation.probe import ATTRIBUTES, CLIP_FRAMES, COUNTS, PROBE_FPS, SHIPPED, SIZE, Probe, load
 from pavdm_cli.models.pixels import from_bytes
+from pavdm_cli.pocket_world.weather import light_of
 
 SCALE = 3.0  # divides features: about their standard deviation over real clips
 HOP = CLIP_FRAMES // 2  # frames from one clip to the next: clips of four seconds, every two
@@ -76,17 +77,18 @@ class ProbeMeter:
         features = self._probe.reader.features(from_bytes(np.stack(self._frames))[None])
         scores = self._probe.reader.classify(features)
         words = {name: ATTRIBUTES[name][int(score.argmax())] for name, score in scores.items()}
-        self.words.append(words | {"camera": camera_motion(np.stack(self._frames), words["terrain"], words["time"])})
+        self.words.append(words | {"camera": camera_motion(np.stack(self._frames), words)})
         self.features.append(features[0].double().numpy() @ projection(features.shape[1]))
 
 
-def camera_motion(clip: NDArray[np.uint8], place: str, time: str) -> str:  # (CLIP_FRAMES, H, W, 3)
+def camera_motion(clip: NDArray[np.uint8], words: Mapping[str, str]) -> str:  # (CLIP_FRAMES, H, W, 3)
     """How the camera moves, by registering the ground or islands: the probe takes a moving object for a pan.
 
-    Empty over a sea without an island in sight.
+    words: place, time of day and weather. Empty over a sea without an island in sight.
     """
-    if place == "sea":
-        shift, least = island_shift(clip, time, gap=HOP), MIN_ISLAND_PAN
+    if words["terrain"] == "sea":
+        light = light_of(words["time"], words["weather"])
+        shift, least = island_shift(clip, light, gap=HOP), MIN_ISLAND_PAN
     else:
         shift, least = ground_shift(from_bytes(clip), gap=HOP), MIN_PAN
     if shift is None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.pocket_world.render import Canvas, position, render
-from pavdm_cli.pocket_world.vocabulary import COLOURS, OBJECTS
+from pavdm_cli.pocket_world.vocabulary import AFLOAT, COLOURS, OBJECTS
 from pavdm_cli.pocket_world.world import Scene
 
 OUT_OF_VIEW = (50.0, 0.0)  # a home position from which the object is not visible
@@ -75,19 +75,20 @@ def _place_duplicate(scene: Scene, seconds: Tensor, on: Canvas, rng: random.Rand
     duplicate = replace(scene, home=(scene.home[0] + offset[0], scene.home[1] + offset[1]))
     if kind > SAME_OBJECT:
         duplicate = replace(duplicate, colour=rng.choice(COLOURS))
-    if kind > SAME_KIND and scene.object != "boat":
-        duplicate = replace(duplicate, object=rng.choice([name for name in OBJECTS if name != "boat"]))
+    if kind > SAME_KIND:
+        afloat = scene.object in AFLOAT
+        duplicate = replace(duplicate, object=rng.choice([n for n in OBJECTS if (n in AFLOAT) == afloat]))
     return duplicate
 
 
 def _sample_offset(scene: Scene, now: Tensor, on: Canvas, rng: random.Random) -> tuple[float, float]:
-    """From an object to its duplicate, both visible; boats stay on the water."""
+    """From an object to its duplicate, both visible; what floats stays on the water."""
     aspect = on.x.numel() / on.y.numel()
     x, y = (float(v) for v in position([scene], now.reshape(1, 1), aspect))
     while True:
         distance, angle = rng.uniform(*DUPLICATE_DISTANCE), rng.uniform(0, 2 * math.pi)
         dx, dy = distance * math.cos(angle), distance * math.sin(angle)
-        if scene.object == "boat":
+        if scene.object in AFLOAT:
             dx, dy = math.copysign(distance, dx), dy * 0.08
         if MARGIN < x + dx < aspect - MARGIN and MARGIN < y + dy < 1 - MARGIN:
             return dx, dy

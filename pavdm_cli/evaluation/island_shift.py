@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pavdm_cli.pocket_world.palette import AMBIENT, GROUND, SKY
+from pavdm_cli.pocket_world.palette import GROUND
 from pavdm_cli.pocket_world.terrain import LANDS
+from pavdm_cli.pocket_world.weather import Light
 
 ROWS = (0.53, 0.60)  # heights, from the top, between which islands stand above the water
 TOLERANCE = 0.08  # distance in RGB from the line between both colors
@@ -20,12 +21,12 @@ MIN_CONTRAST = 0.1  # standard deviation over a row of how much of the island's 
 Values = NDArray[np.float64]
 
 
-def island_shift(clip: NDArray[np.uint8], time: str, gap: int, reach: int = 10) -> int | None:  # (n, H, W, 3)
+def island_shift(clip: NDArray[np.uint8], light: Light, gap: int, reach: int = 10) -> int | None:  # (n, H, W, 3)
     """Pixels by which islands move to the right in `gap` frames; None where none is seen.
 
-    time: time of the day, which gives the colors.
+    light: of the time of day and weather, which gives the colors.
     """
-    cover, is_known = island_cover(clip / 255.0, time)
+    cover, is_known = island_cover(clip / 255.0, light)
     if _contrast(cover, is_known) < MIN_CONTRAST:
         return None
     costs = {pixels: _mismatch(cover, is_known, gap, pixels) for pixels in range(-reach, reach + 1)}
@@ -33,15 +34,15 @@ def island_shift(clip: NDArray[np.uint8], time: str, gap: int, reach: int = 10) 
     return min(known, key=lambda pixels: (round(known[pixels], 5), abs(pixels))) if len(known) == len(costs) else None
 
 
-def island_cover(clip: Values, time: str) -> tuple[Values, NDArray[np.bool_]]:  # (n, H, W, 3), 0 to 1
+def island_cover(clip: Values, light: Light) -> tuple[Values, NDArray[np.bool_]]:  # (n, H, W, 3), 0 to 1
     """How much of the island's color each pixel near the horizon has, 0 to 1, and where that can be told."""
     height = clip.shape[1]
     first, last = (round(row * height) for row in ROWS)
-    top, low = (np.array(color) for color in SKY[time])
+    top, low = (np.array(color) for color in (light.zenith, light.horizon))
     fade = np.clip((np.arange(first, last) + 0.5) / height / 0.62, 0, 1)[:, None] ** 1.3
     sky = top + (low - top) * fade  # (rows, 3)
     haze = LANDS["sea"].haze[0]
-    island = 1.02 * ((1 - haze) * np.array(GROUND["sea"][0]) * np.array(AMBIENT[time]) + haze * low)
+    island = 1.02 * ((1 - haze) * np.array(GROUND["sea"][0]) * np.array(light.ambient) + haze * low)
     line = island - sky
     offset = clip[:, first:last] - sky[:, None]
     cover = (offset * line[:, None]).sum(-1) / (line**2).sum(-1)[:, None]  # (n, rows, W)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 APPEARANCE = ("brightness", "contrast", "sharpness", "saturation")
+FALLING = 5  # pixels: wider than the streaks and flakes of falling rain and snow
 
 
 def frame_differences(video: Tensor) -> Tensor:  # (n, 3, H, W) -> (n - 1,)
@@ -53,9 +54,11 @@ def ground_shift(video: Tensor, gap: int = 16, reach: int = 24) -> int:  # (n, 3
     """Pixels by which the ground moves to the right in `gap` frames, by registering the lower part of the frames.
 
     The gap is at most half of the video. Its default is two seconds at `pocket`'s rate: in less time, dunes at night
-    hardly change, and the faint static pattern of the VAE would dominate.
+    hardly change, and the faint static pattern of the VAE would dominate. What is narrow and bright, such as rain and
+    snowflakes, is removed first: each pixel becomes the darkest of FALLING in its row.
     """
     ground, gap = video.mean(dim=1)[:, round(0.62 * video.shape[2]) :], min(gap, len(video) // 2)
+    ground = -torch.nn.functional.max_pool2d(-ground, (1, FALLING), stride=1)
     return min(range(-reach, reach + 1), key=lambda pixels: (_mismatch(ground, gap, pixels), abs(pixels)))
 
 

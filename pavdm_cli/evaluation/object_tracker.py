@@ -17,10 +17,11 @@ from pavdm_cli.evaluation.probe import PROBE_FPS, SIZE
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.pocket_world.render import canvas, position, render
 from pavdm_cli.pocket_world.vocabulary import COLOURS
-from pavdm_cli.pocket_world.world import Scene
+from pavdm_cli.pocket_world.world import WINGBEATS, Scene, path_of
 
 DETAIL = 0.3
 INSIDE = 0.95  # of the object's cover: pixels with less mix with the background
+LARGEST_CHANGE = 0.2  # of a color as wings beat
 LARGEST_ERROR = 0.11  # root mean square error of a match; rendered objects reach 0.08
 SPEED_FRAMES = 4000  # over which the mean speed of a motion is computed
 
@@ -51,15 +52,25 @@ class Sighting:
 
 
 def templates_of(scene: Scene) -> Templates:
-    """Templates rendered in the middle of the frame, where nothing covers the object."""
-    seconds = torch.zeros(1, 1)
-    scenes = [replace(scene, colour=colour) for colour in COLOURS]
-    images = [render([one], seconds, canvas(SIZE, DETAIL)) for one in scenes]
-    weights = (images[0].mask[0, 0] > INSIDE).float()  # (H, W)
+    """Templates of the object at the start, without what wings that beat leave."""
+    images = render(
+        [replace(scene, colour=colour) for colour in COLOURS], torch.zeros(len(COLOURS), 1), canvas(SIZE, DETAIL)
+    )
+    weights = stiff_mask(scene).float()  # (H, W)
     rows, columns = weights.amax(dim=1).nonzero()[:, 0], weights.amax(dim=0).nonzero()[:, 0]
     box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-    cut = torch.stack([(image.frames[0, 0] * weights)[:, *box] for image in images])
+    cut = (images.frames[:, 0] * weights)[:, :, *box]
     return Templates(cut, weights[box], COLOURS.index(scene.colour))
+
+
+def stiff_mask(scene: Scene) -> Tensor:  # (H, W)
+    """Pixels that the object covers at the start and whose color stays as its wings beat."""
+    period = path_of(scene).period * scene.period
+    seconds = torch.tensor([0.0, 0.25, 0.75]) / WINGBEATS
+    scenes = [replace(scene, phase=scene.phase - float(moment) / period) for moment in seconds]  # at the same place
+    poses = render(scenes, seconds[:, None], canvas(SIZE, DETAIL))
+    change = (poses.frames.amax(dim=0) - poses.frames.amin(dim=0)).amax(dim=1)[0]
+    return (poses.mask[:, 0].amin(dim=0) > INSIDE) & (change < LARGEST_CHANGE)
 
 
 def find_object(frame: NDArray[np.uint8], templates: Templates) -> Sighting | None:  # (H, W, 3)

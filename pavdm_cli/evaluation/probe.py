@@ -10,7 +10,7 @@ from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pavdm_cli.pocket_world.vocabulary import CAMERAS, COLOURS, MOTIONS, OBJECTS, TERRAINS, TIMES
+from pavdm_cli.pocket_world.vocabulary import CAMERAS, COLOURS, MOTIONS, OBJECTS, TERRAINS, TIMES, WEATHERS
 
 ATTRIBUTES = {
     "terrain": TERRAINS,
@@ -19,6 +19,7 @@ ATTRIBUTES = {
     "colour": COLOURS,
     "motion": MOTIONS,
     "camera": CAMERAS,
+    "weather": WEATHERS,
 }
 COUNTS = ("none", "one", "several", "smear")  # classes of a frame
 CLIP_FRAMES = 16  # frames per clip

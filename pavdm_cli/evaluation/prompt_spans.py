@@ -64,8 +64,9 @@ def spans_of(ranges: Sequence[PromptRange]) -> tuple[PromptSpan, ...]:
 
 
 def scene_of(caption: str) -> Scene | None:
-    """The scene that a caption describes; None unless it mentions everything but the camera."""
+    """The scene that a caption describes; None unless it mentions everything but weather and camera."""
     slots: dict[str, Any] = {FIELDS[kind]: mention.meaning for kind, mention in parse(caption).slots.items()}
-    if slots.keys() | {"camera"} < ATTRIBUTES.keys():
+    slots = {"camera": "still", "weather": "clear"} | slots
+    if slots.keys() < ATTRIBUTES.keys():
         return None
-    return replace(sample_scene(0), home=(0.0, 0.0), period=1.0, **{"camera": "still"} | slots)
+    return replace(sample_scene(0), home=(0.0, 0.0), period=1.0, **slots)

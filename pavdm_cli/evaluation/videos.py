@@ -18,7 +18,9 @@ from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.pixels import from_bytes, to_bytes
 from pavdm_cli.pocket_world.captions import caption
-from pavdm_cli.pocket_world.parse import KINDS, parse
+from pavdm_cli.pocket_world.mentions import KINDS
+from pavdm_cli.pocket_world.parse import parse
+from pavdm_cli.pocket_world.prompt import preposition, with_article
 from pavdm_cli.pocket_world.render import canvas, render
 from pavdm_cli.pocket_world.world import Scene, sample_scene
 
@@ -46,9 +48,9 @@ class Video:
 
     @property
     def requested(self) -> dict[str, str]:
-        """The scene's attributes that the prompt mentions; an unmentioned camera is still."""
+        """The scene's attributes that the prompt mentions; else the camera is still and the weather clear."""
         mentioned = [FIELDS[kind] for kind in parse(self.prompt).slots]
-        return {"camera": "still"} | {name: getattr(self.scene, name) for name in mentioned}
+        return {"camera": "still", "weather": "clear"} | {name: getattr(self.scene, name) for name in mentioned}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +90,8 @@ def scene_prompt(seed: int, kinds: tuple[str, ...] = ()) -> str:
     if not kinds:
         return full
     words = {kind: mention.phrase for kind, mention in parse(full).slots.items() if kind in kinds}
-    subject = " ".join(("a", *(words[kind] for kind in ("colour", "object") if kind in words)))
-    place = (
-        f"{'on' if sample_scene(seed).object == 'boat' else 'over'} {words['terrain']}" if "terrain" in words else ""
-    )
+    subject = with_article(" ".join(words[kind] for kind in ("colour", "object") if kind in words))
+    place = f"{preposition(sample_scene(seed).object, 'drifting')} {words['terrain']}" if "terrain" in words else ""
     return " ".join(filter(None, (subject, place, words.get("time of day", ""))))
 
 

@@ -15,7 +15,7 @@ _DARK = r"(?:night|nighttime|evening|dusk|darkness|sunset)"
 _LIGHT = r"(?:day|daylight|daytime|dawn|morning|sunrise)"
 _COMES = r"(?:falls|is falling|comes|is coming|approaches|arrives|sets in)"
 _TURNS = r"(?:slowly )?(?:turns|turning|changes|changing|fades|fading|becomes|becoming|passes|passing|gives way)"
-PATTERNS = {
+PATTERNS: dict[tuple[str, ...], tuple[str, ...]] = {
     ENDS: (
         rf"{_WHILE}sun (?:slowly )?(?:sets|is setting|goes down|is going down|sinks|is sinking|dips)",
         rf"{_WHILE}{_DARK} (?:slowly )?{_COMES}",

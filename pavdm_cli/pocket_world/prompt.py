@@ -120,8 +120,7 @@ def correct_spelling(text: str) -> tuple[str, list[str]]:
 
 def sentences(phrases: Mapping[str, str], preposition: str) -> tuple[str, str, str]:
     """The word orders of training captions; phrases of motion, weather and camera may be empty."""
-    article = "an" if phrases["colour"][0] in "aeiou" else "a"
-    thing = f"{article} {phrases['colour']} {phrases['object']} {phrases['motion']}".rstrip()
+    thing = with_article(f"{phrases['colour']} {phrases['object']} {phrases['motion']}".rstrip())
     where, when = f"{preposition} {phrases['terrain']}", phrases["time of day"]
     weather = f" {phrases['weather']}" if phrases["weather"] else ""
     camera = f", {phrases['camera']}" if phrases["camera"] else ""
@@ -130,6 +129,11 @@ def sentences(phrases: Mapping[str, str], preposition: str) -> tuple[str, str, s
         f"{when}{weather}, {thing} {where}{camera}",
         f"{where} {when}{weather}, {thing}{camera}",
     )
+
+
+def with_article(words: str) -> str:
+    """The words behind "a" or "an"; a ufo begins like "you"."""
+    return f"{'an' if words[0] in 'aeiou' and not words.startswith('ufo') else 'a'} {words}"
 
 
 def preposition(thing: str, motion: str) -> str:
