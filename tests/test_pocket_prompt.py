@@ -19,21 +19,8 @@ from pavdm_cli.pocket_world.world import Scene, sample_scene
 from pavdm_cli.training.pocket.preview import PROMPTS
 
 FIELDS = dict(zip(KINDS, ("object", "colour", "motion", "terrain", "time", "weather", "camera"), strict=True))
-SHORT = (
-    "a boat",
-    "a duck",
-    "an orange ufo",
-    "snow",
-    "a bird in the rain",
-    "a red ball",
-    "a kite",
-    "night",
-    "over the dunes",
-    "circling",
-    "a boat at dusk",
-    "blue",
-    "pans left",
-)
+SHORT = ("a boat", "a red ball", "a kite", "night", "over the dunes", "circling", "a boat at dusk", "blue", "pans left")
+SHORT += ("a duck", "an orange ufo", "snow", "a bird in the rain")
 
 
 def meanings(text: str) -> dict[str, str]:
@@ -254,12 +241,6 @@ def test_unknown_words_are_named_once_with_the_nearest_known_one():
     assert "baot (did you mean boat?), cat;" in notes("a baot, a cat and a kite")
     assert "did you mean" not in notes("a ball rising in the street")
     assert "not know" not in notes("please show me a video of a red ball in the sky")
-
-
-@pytest.mark.parametrize("text", ["", "   ", "\n\t", "\u2003"])
-def test_an_empty_prompt_is_refused(text):
-    with pytest.raises(UsageError, match="the prompt is empty"):
-        format_prompt(text, 1)
 
 
 @pytest.mark.parametrize("text", ["zebra", "a the of", "?!", "123", "红色的气球", "a zebra in the video"])

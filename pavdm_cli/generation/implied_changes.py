@@ -38,7 +38,7 @@ def scaled_changes(prompt: Prompt, start: float, seconds: float, least: float) -
         return []
     scale = min(1.0, seconds / (TAIL * prompt.later[-1][0]))
     changes = [PromptChange(round(start + scale * at, 2), text) for at, text in prompt.later]
-    return changes if all(b - a >= least for a, b in pairwise((start, *(one.at for one in changes)))) else []
+    return changes if all(b - a >= least for a, b in pairwise((start, *(change.at for change in changes)))) else []
 
 
 def explicit_changes(request: Request) -> list[PromptChange]:

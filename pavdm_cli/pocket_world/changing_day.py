@@ -10,25 +10,25 @@ from pavdm_cli.pocket_world.vocabulary import TIME_PHRASES
 
 STARTS = (0.0, 12.0, 30.0)  # seconds at which the stages begin
 ENDS, BEGINS = ("day", "sunset", "night"), ("night", "dawn", "day")
-_WHILE = r"(?:and then|and|then|as|while|when|until|till|before) (?:the )?"
+_WHILE = r"(?:and then|and|then|as|while|when|until|before) (?:the )?"
 _DARK = r"(?:night|nighttime|evening|dusk|darkness|sunset)"
 _LIGHT = r"(?:day|daylight|daytime|dawn|morning|sunrise)"
 _COMES = r"(?:falls|is falling|comes|is coming|approaches|arrives|sets in)"
-_TURNS = r"(?:slowly )?(?:turns|turning|changes|changing|fades|fading|becomes|becoming|passes|passing|gives way)"
+_CHANGES = r"(?:slowly )?(?:turns|turning|changes|changing|fades|fading|becomes|becoming|passes|passing|gives way)"
 PATTERNS: dict[tuple[str, ...], tuple[str, ...]] = {
     ENDS: (
         rf"{_WHILE}sun (?:slowly )?(?:sets|is setting|goes down|is going down|sinks|is sinking|dips)",
         rf"{_WHILE}{_DARK} (?:slowly )?{_COMES}",
         rf"{_WHILE}(?:it|sky) (?:slowly )?(?:gets|is getting|grows|is growing|becomes|turns|goes) dark(?:er)?",
         rf"{_WHILE}(?:day|daylight|light) (?:slowly )?(?:ends|is ending|fades|is fading)",
-        rf"(?:(?:as|while|and|from) )?(?:the )?{_LIGHT} (?:{_TURNS} )?(?:in)?to (?:the )?{_DARK}",
+        rf"(?:(?:as|while|and|from) )?(?:the )?{_LIGHT} (?:{_CHANGES} )?(?:in)?to (?:the )?{_DARK}",
     ),
     BEGINS: (
         rf"{_WHILE}sun (?:slowly )?(?:rises|is rising|comes up|is coming up|goes up|is going up)",
         rf"{_WHILE}{_LIGHT} (?:slowly )?(?:breaks|is breaking|comes|is coming|approaches|arrives|begins|dawns)",
         rf"{_WHILE}(?:it|sky) (?:slowly )?(?:gets|is getting|grows|is growing|becomes|turns) (?:light|bright)(?:er)?",
         rf"{_WHILE}night (?:slowly )?(?:ends|is ending)",
-        rf"(?:(?:as|while|and|from) )?(?:the )?{_DARK} (?:{_TURNS} )?(?:in)?to (?:the )?{_LIGHT}",
+        rf"(?:(?:as|while|and|from) )?(?:the )?{_DARK} (?:{_CHANGES} )?(?:in)?to (?:the )?{_LIGHT}",
     ),
 }
 

@@ -18,11 +18,11 @@ def spots(x: Tensor, y: Tensor, width: Tensor, height: Tensor, repeat: float, on
     """The sum of bell-shaped spots at x, y (B, T, N), of half-sizes (N,), repeated in x; (B, T, H, W)."""
     dx = (on.x - x[..., None] + repeat / 2).remainder(repeat) - repeat / 2  # (B, T, N, W)
     dy = on.y[:, 0] - y[..., None]  # (B, T, N, H)
-    across = torch.exp(-(dx / width[:, None]).square())
-    along = torch.exp(-(dy / height[:, None]).square())
-    return torch.einsum("btnw,btnh->bthw", across, along)
+    horizontal = torch.exp(-(dx / width[:, None]).square())
+    vertical = torch.exp(-(dy / height[:, None]).square())
+    return torch.einsum("btnw,btnh->bthw", horizontal, vertical)
 
 
-def rows_of(scenes: Sequence[Scene], like: Tensor, wanted: Callable[[Scene], bool]) -> Tensor:
+def rows_of(scenes: Sequence[Scene], like: Tensor, condition: Callable[[Scene], bool]) -> Tensor:
     """Indices of some scenes of a batch."""
-    return torch.tensor([i for i, scene in enumerate(scenes) if wanted(scene)], device=like.device, dtype=torch.long)
+    return torch.tensor([i for i, scene in enumerate(scenes) if condition(scene)], device=like.device, dtype=torch.long)

@@ -96,7 +96,7 @@ def sky(scenes: Sequence[Scene], on: Canvas) -> Tensor:  # (B, 1, 3, H, W)
     """A gradient with the sun or moon and its glow; constant in time."""
     light = lights(scenes)
     top, low = _rows([one.zenith for one in light], on), _rows([one.horizon for one in light], on)
-    shown, shine = on.x.new_tensor([(one.lamp, one.glow) for one in light])[:, :, None, None, None, None].unbind(1)
+    lamp, glow_share = on.x.new_tensor([(one.lamp, one.glow) for one in light])[:, :, None, None, None, None].unbind(1)
     fade = (on.y / 0.62).clamp(0, 1) ** 1.3
     image = top + (low - top) * fade
     lamps = [LIGHT[s.time] for s in scenes]
@@ -104,8 +104,8 @@ def sky(scenes: Sequence[Scene], on: Canvas) -> Tensor:  # (B, 1, 3, H, W)
     radius = on.x.new_tensor([a.radius for a in lamps])[:, None, None, None, None]
     away = (on.x - centre[:, :1, None, None, None]).square() + (on.y - centre[:, 1:, None, None, None]).square()
     colour = _rows([a.colour for a in lamps], on)
-    glow = 0.55 * shine * torch.exp(-away / (2.2 * radius).square())
-    disc = shown * ((radius - away.sqrt()) / on.soft + 0.5).clamp(0, 1)
+    glow = 0.55 * glow_share * torch.exp(-away / (2.2 * radius).square())
+    disc = lamp * ((radius - away.sqrt()) / on.soft + 0.5).clamp(0, 1)
     image = image + (colour - image) * glow
     return image + (colour - image) * disc
 

@@ -112,11 +112,11 @@ def add_falling(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on: Ca
 def rain(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Tensor:  # (B, T, H, W)
     """Cover of slanted streaks that fall in columns."""
     start = seconds.new_tensor([_start(s, 2) for s in scenes])[:, None, None, None]
-    across = (on.x + RAIN_LEAN * on.y) * RAIN_COLUMNS
-    column = across.floor()
+    position = (on.x + RAIN_LEAN * on.y) * RAIN_COLUMNS
+    column = position.floor()
     offset = torch.frac(column * 0.61803 + 0.13 * column.remainder(3))  # of each column
     down = torch.frac((on.y - RAIN_SPEED * seconds[..., None, None]) / RAIN_REPEAT + offset + start)
-    narrow = 1 - ((across - column - 0.5).abs() / 0.22).clamp(0, 1).square()
+    narrow = 1 - ((position - column - 0.5).abs() / 0.22).clamp(0, 1).square()
     return 0.26 * narrow * (0.5 - 0.5 * (2 * math.pi * down).cos()).square()
 
 

@@ -108,15 +108,23 @@ class PocketModel:
         return max(1, len(vocabulary.tokens(text)))
 
     def prompt_help(self) -> tuple[list[HelpTable], dict[str, Any]]:
-        """What a prompt can say, and the vocabulary."""
+        """What a prompt can say, examples, and the vocabulary."""
+        from pavdm_cli.pocket_world.example_prompts import example_prompts
         from pavdm_cli.pocket_world.prompt import GRAMMAR, vocabulary
         from pavdm_cli.pocket_world.synonyms import SYNONYMS
         from pavdm_cli.pocket_world.vocabulary import PHRASES
 
         synonyms = {kind: {word: line.split(", ") for word, line in SYNONYMS[kind].items()} for kind in SYNONYMS}
         head = ("", "meaning", "phrases", "also understood, inflected too")
-        tables: list[HelpTable] = [("what a prompt can say", ("", ""), GRAMMAR), ("words it knows", head, vocabulary())]
-        return tables, {"words": PHRASES, "synonyms": synonyms}
+        prompts = [
+            (kind if not i else "", text) for kind, group in example_prompts().items() for i, text in enumerate(group)
+        ]
+        tables: list[HelpTable] = [
+            ("what a prompt can say", ("", ""), GRAMMAR),
+            ("for example", ("", ""), prompts),
+            ("words it knows", head, vocabulary()),
+        ]
+        return tables, {"words": PHRASES, "synonyms": synonyms, "examples": example_prompts()}
 
     def load_text_encoder(self, placement: Placement, init: Init) -> TextEncoder:
         """As `VideoModel.load_text_encoder`; it runs on the model's device."""
