@@ -145,7 +145,7 @@ def test_a_reversed_camera_motion_fails(reader: Probe, true: list[Video]) -> Non
 
 def dark() -> list[Video]:
     """Pans over land at night, and one still."""
-    return [video for seed in (8, 18, 47, 59) for video in render_videos(VideoSet(range(seed, seed + 1), 5.0))]
+    return [video for seed in (6, 7, 66, 73) for video in render_videos(VideoSet(range(seed, seed + 1), 5.0))]
 
 
 def test_camera_motion_is_measured_at_night_and_through_the_vae(codec) -> None:
@@ -239,8 +239,8 @@ def test_partial_prompts_mention_only_their_kinds(name: str, kinds: tuple[str, .
         assert parse(prompt).unused == parse(prompt).refused == ()
         video = Video(scene, prompt, to_bytes(torch.zeros(1, 3, 8, 8)))
         requested = {FIELDS[kind]: getattr(scene, FIELDS[kind]) for kind in kinds}
-        assert video.requested == {"camera": "still"} | requested
-    assert scene_prompt(0, ("object",)) == "a sailboat"
+        assert video.requested == {"camera": "still", "weather": "clear"} | requested
+    assert scene_prompt(11, ("object",)) == "a moth"
 
 
 def test_partial_prompt_bars_separate_real_videos(reader: Probe, true: list[Video]) -> None:

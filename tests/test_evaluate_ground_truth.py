@@ -32,8 +32,9 @@ from pavdm_cli.pocket_world.world import Scene, sample_scene
 from pavdm_cli.video import VideoWriter
 
 ON, SECONDS, FPS = canvas(SIZE, DETAIL), 8.0, 8
-SEEDS = (2, 9)  # a ball that bounces, a boat that drifts
-MORE = (1, 6, 19, 23)  # a balloon that hovers, balls and a kite that drift and circle
+SEEDS = (2, 9)  # a ball and a butterfly that bounce in the rain
+MORE = (1, 6, 19, 23)  # a kite, a saucer, an umbrella and an airplane that drift, bounce and circle
+DRIFTER = replace(sample_scene(6), object="ball", colour="red", motion="drifting", terrain="hills", weather="clear")
 TIMES = torch.arange(round(SECONDS * FPS))[None] / FPS
 CAPTION = "a red ball drifting over the sea at sunset, the camera pans left"
 
@@ -74,7 +75,7 @@ def test_a_wrong_word_of_the_caption_is_seen_in_its_own_row() -> None:
 
 
 def test_a_wrong_color_and_a_wrong_motion_have_errors_of_their_size() -> None:
-    scene = sample_scene(6)  # a red ball that drifts
+    scene = DRIFTER
     video = frames(scene)
     assert read(video, replace(scene, colour="blue"))[0]["color_error"] > 0.4
     assert read(video, replace(scene, motion="hovering"))[0]["speed_error"] == pytest.approx(0.15, abs=0.03)
@@ -83,7 +84,7 @@ def test_a_wrong_color_and_a_wrong_motion_have_errors_of_their_size() -> None:
 
 
 def test_a_static_video_has_an_error_of_speed_alone() -> None:
-    scene = sample_scene(6)
+    scene = DRIFTER
     metrics, _ = read(np.repeat(frames(scene, TIMES[:, :1]), TIMES.shape[1], 0), scene)
     assert metrics["speed_error"] > 0.1
     assert metrics["color_error"] < 0.02
@@ -91,7 +92,7 @@ def test_a_static_video_has_an_error_of_speed_alone() -> None:
 
 
 def test_an_object_that_is_elsewhere_after_a_gap_did_not_move_there() -> None:
-    scene = sample_scene(6)
+    scene = DRIFTER
     video = np.concatenate([frames(scene, TIMES[:, :16]), frames(scene, TIMES[:, :24] + 5)])
     video[16:24] = to_bytes(corruptions.remove_objects([scene], TIMES[:, :8], ON)[0])
     whole, _ = read(frames(scene, TIMES[:, :16]), scene)
@@ -101,7 +102,7 @@ def test_an_object_that_is_elsewhere_after_a_gap_did_not_move_there() -> None:
 
 
 def test_an_object_that_vanishes_ends_its_survival_then() -> None:
-    scene, half = sample_scene(6), TIMES.shape[1] // 2
+    scene, half = DRIFTER, TIMES.shape[1] // 2
     video = frames(scene)
     video[half:] = to_bytes(corruptions.remove_objects([scene], TIMES, ON)[0])[half:]
     metrics, series = read(video, scene)
@@ -113,7 +114,7 @@ def test_an_object_that_vanishes_ends_its_survival_then() -> None:
 
 
 def test_a_second_object_ends_survival_too_but_one_bad_frame_does_not() -> None:
-    scene = sample_scene(6)
+    scene = DRIFTER
     double = to_bytes(corruptions.duplicate_objects([scene], TIMES, ON, random.Random(1))[0])
     for first, last, expected in ((24, 64, 24 / 64), (24, 28, 1.0)):
         video = frames(scene)
@@ -122,7 +123,7 @@ def test_a_second_object_ends_survival_too_but_one_bad_frame_does_not() -> None:
 
 
 def test_an_object_that_changes_loses_its_identity_over_time() -> None:
-    scene, third = sample_scene(6), TIMES.shape[1] // 3
+    scene, third = DRIFTER, TIMES.shape[1] // 3
     parts = [
         frames(replace(scene, colour=colour))[i * third : (i + 1) * third]
         for i, colour in enumerate(("red", "red", "green"))
@@ -155,7 +156,7 @@ def test_survival_counts_whole_seconds() -> None:
 
 
 def test_the_rate_and_the_size_of_a_file_do_not_matter() -> None:
-    scene = sample_scene(6)
+    scene = DRIFTER
     times = torch.arange(round(SECONDS * 12))[None] / 12
     large = to_bytes(render([scene], times, canvas((128, 192), DETAIL)).frames[0])
     metrics, _ = read(large, scene, fps=12)
@@ -177,7 +178,15 @@ def test_scenes_are_known_for_our_own_whole_videos_alone(tmp_path: Path) -> None
     ours = {"prompt": "a ball", "caption": CAPTION, "model": "pocket", "seed": 1}
     scene = stored(**ours)
     assert scene is not None
-    assert [getattr(scene, name) for name in ATTRIBUTES] == ["sea", "sunset", "ball", "red", "drifting", "left"]
+    assert [getattr(scene, name) for name in ATTRIBUTES] == [
+        "sea",
+        "sunset",
+        "ball",
+        "red",
+        "drifting",
+        "left",
+        "clear",
+    ]
     assert stored(prompt=CAPTION, model="pocket") == scene
     others = (
         {"model": "opensora-v1.2"},
@@ -231,6 +240,10 @@ def test_a_still_camera_over_land_is_right_and_no_words_are_not_scored() -> None
     assert adherence(PromptSpan(still), clip)["adherence_camera"] == []  # it cannot be told
 
 
+def sea_words(scene: Scene) -> dict[str, str]:
+    return {"terrain": "sea", "time": scene.time, "weather": scene.weather}
+
+
 def sea_clips(seeds: range) -> Iterator[tuple[Scene, np.ndarray]]:
     """True clips over the sea at any time of a video."""
     for seed in seeds:
@@ -240,7 +253,7 @@ def sea_clips(seeds: range) -> Iterator[tuple[Scene, np.ndarray]]:
 
 @pytest.mark.parametrize("seeds", [range(12), pytest.param(range(12, 108), marks=pytest.mark.integration)])
 def test_the_camera_over_the_sea_is_read_from_islands(seeds: range) -> None:
-    pairs = [(scene.camera, camera_motion(clip, "sea", scene.time)) for scene, clip in sea_clips(seeds)]
+    pairs = [(scene.camera, camera_motion(clip, sea_words(scene))) for scene, clip in sea_clips(seeds)]
     assert all(result in ("", camera) for camera, result in pairs)
     assert sum(result == camera for camera, result in pairs) >= 0.9 * len(pairs)
 
@@ -249,7 +262,7 @@ def test_a_sea_without_islands_does_not_tell_the_camera() -> None:
     scene, clip = next(sea_clips(range(1)))
     without = clip.copy()
     without[:, 33:39] = clip[:, 33:39, :1]  # rows about the horizon have the color of their first pixel
-    assert camera_motion(without, "sea", scene.time) == ""
-    assert camera_motion(clip[:, :, ::-1], "sea", scene.time) == {"left": "right", "right": "left"}.get(
+    assert camera_motion(without, sea_words(scene)) == ""
+    assert camera_motion(clip[:, :, ::-1], sea_words(scene)) == {"left": "right", "right": "left"}.get(
         scene.camera, "still"
     )

@@ -65,8 +65,10 @@ def test_a_batch_is_a_function_of_the_step_alone(method):
 
 def test_batches_are_those_that_pocket_was_trained_on():
     batch, captions, dropped = draw("pa", 8)
-    assert captions[0] == "above sand dunes at dusk, a bright blue ball, the camera moves left"
-    assert captions[3] == "on calm water on a sunny day, a bright green sailboat, the camera moves right"
+    assert captions[0] == "above the city at dusk, a violet ball, panning left"
+    assert captions[3] == (
+        "over meadows at dusk in falling snow, a bright blue songbird floating, the camera pans right"
+    )
     assert dropped.tolist() == [False, True, False, False]
     assert batch.latents[:, 0, 0, 0, 0].tolist() == [101, 903, 800, 1003]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -60,7 +59,6 @@ FALL, FLAKES = 0.11, 22  # units a second, number
 RAIN_LEAN, RAIN_SPEED, RAIN_REPEAT, RAIN_COLUMNS = 0.25, 0.60, 0.60, 6.0  # columns per unit
 
 
-@cache
 def light_of(time: str, weather: str = "clear") -> Light:
     """The light of a time of day in some weather."""
     grey, bright = OVERCAST[weather].grey, OVERCAST[weather].bright
