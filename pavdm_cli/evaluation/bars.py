@@ -18,18 +18,18 @@ from pavdm_cli.pocket_world.render import canvas, render
 from pavdm_cli.pocket_world.world import sample_scene
 
 MIN_PROBE_ACCURACY = 0.97  # on real clips, for a probe to be used
-MIN_ATTRIBUTE_ACCURACY = {"terrain": 0.95, "time": 0.95, "object": 0.80, "colour": 0.80, "motion": 0.60, "camera": 0.80}
-MIN_ATTRIBUTE_ACCURACY |= {"weather": 0.80}
-MIN_ONE_OBJECT = 0.80  # fraction of frames
+MIN_ATTRIBUTE_ACCURACY = {"terrain": 0.99, "time": 0.99, "object": 0.97, "colour": 0.97, "motion": 0.95, "camera": 0.92}
+MIN_ATTRIBUTE_ACCURACY |= {"weather": 0.90}
+MIN_ONE_OBJECT = 0.97  # fraction of frames
 FIRST_FRAMES, MIN_ONE_OBJECT_AT_FIRST = 8, 0.95  # frames at the start, and the fraction of them
-MAX_BOUNDARY_JUMP = 1.5  # difference across chunk boundaries over that inside chunks, relative to real video
+MAX_BOUNDARY_JUMP = 1.1  # difference across chunk boundaries over that inside chunks, relative to real video
 MAX_UNEVENNESS = 0.15  # relative to real video, at every frame of a chunk
 MIN_VAE_PSNR, MIN_VAE_OBJECT_PSNR = 36.0, 30.0  # dB
 MIN_FULL_SIZE_PSNR, MIN_FULL_SIZE_OBJECT_PSNR = 37.0, 31.0  # dB, at the default size and rate
 MAX_SPECKLE, MAX_SHIMMER = 1.0, 0.25
 MIN_PARTIAL_OBJECT, MIN_PARTIAL_ONE_OBJECT = 0.95, 0.93  # for partial prompts
 MAX_LATE_LOSS = 0.05  # of the last seconds of a long video against the first
-MAX_DRIFT = 2.0  # mean size of a z-score; real videos have 0.8
+MAX_DRIFT = 1.0  # mean size of a z-score; real videos have 0.8
 
 
 @dataclass(frozen=True, slots=True)
