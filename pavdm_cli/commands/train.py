@@ -120,6 +120,19 @@ def denoiser(
     _train_pocket(train_options, lambda: runs.denoiser_task(train_options, objective, codec, clips, _clip_progress()))
 
 
+@app.command()
+def export(
+    codec: options.ExportedVae,
+    denoiser: options.ExportedDenoiser,
+    folder: options.ExportFolder = None,
+) -> None:
+    """Write the weights of pocket as they ship: in 16 bits, in files of at most 15 MB; prints the folder."""
+    from pavdm_cli.training.pocket.export import export
+
+    export(codec, denoiser, folder or POCKET.folder)
+    print(folder or POCKET.folder)
+
+
 def _train_options(params: dict[str, Any], model: VideoModel | None) -> TrainOptions:
     """The options that all runs share, from the command's parameters; model: to fine-tune."""
     from pavdm_cli.training.pocket import runs

@@ -44,6 +44,13 @@ KeepLatents = Annotated[
     ),
 ]
 
+ExportedVae = Annotated[Path, typer.Option("--codec", help="The VAE: a codec.safetensors.")]
+ExportedDenoiser = Annotated[Path, typer.Option("--denoiser", help="A denoiser.safetensors trained on its latents.")]
+ExportFolder = Annotated[
+    Path | None,
+    typer.Option(help="Folder for the two parts, which are replaced; `--model` takes it. Default: pocket's own."),
+]
+
 Init = Annotated[
     str | None,
     typer.Option(help="Initial weights: a denoiser.safetensors, the name of a video model, or a folder of one."),

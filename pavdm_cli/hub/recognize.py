@@ -23,6 +23,7 @@ DECLARATIONS = {
     "architectures": optional(list_of(string(200), 16)),
 }
 PIPELINE, CONFIG = "model_index.json", "config.json"
+INDEX = ".index.json"
 ROOT = ""  # stands for the whole model, if all parts are in one folder
 HUB = "https://huggingface.co/"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -137,9 +138,12 @@ def _nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _entries(folder: Path, specs: Sequence[ModelSpec], hint: str) -> set[str]:
-    """The visible names in a folder. Raises: ModelError if there are none, or it cannot be read."""
+    """The visible names in a folder; an index stands for its file.
+
+    Raises: ModelError if there are none, or it cannot be read.
+    """
     try:
-        entries = {entry for entry in os.listdir(folder) if not entry.startswith(".")}
+        entries = {entry.removesuffix(INDEX) for entry in os.listdir(folder) if not entry.startswith(".")}
     except OSError as error:
         raise ModelError(f"{folder} cannot be read: {error.strerror}", hint) from error
     if not entries:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.atomic import atomic_write
 from pavdm_cli.hub.finite import check_finite, min_max
-from pavdm_cli.hub.safetensors_file import open_weights
+from pavdm_cli.models.pocket.shards import files_of, open_file_or_shards, save_shards
 from pavdm_cli.models.pocket.text_encoder import PocketTextModel, TextConfig
 from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
 from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig
@@ -38,12 +38,18 @@ FIRST_EDITION = (
 )
 
 
-def save(model: PocketVAE | Pocket, path: Path, metadata: dict[str, Any]) -> Path:
-    """Write the weights in float16; the header stores the metadata and a denoiser's words. Raises: OutputError."""
+def save(model: PocketVAE | Pocket, path: Path, metadata: dict[str, Any], max_file_bytes: int | None = None) -> Path:
+    """Write the weights in float16; the header stores the metadata and a denoiser's words.
+
+    max_file_bytes: larger weights are written as several files and an index. Raises: OutputError.
+    """
     weights = {name: _half(value) for name, value in model.state_dict().items()}
     header = {"config": json.dumps(asdict(model.config)), "about": json.dumps(metadata)}
     if isinstance(model, Pocket):
         header["words"] = json.dumps([*VOCABULARY])
+    if max_file_bytes is not None:
+        save_shards(weights, path, header, max_file_bytes)
+        return path
     with atomic_write(path) as temporary:
         save_file(weights, temporary, header)
     return path
@@ -115,7 +121,8 @@ def digest(*paths: Path) -> str:
     """The first 16 hexadecimal digits of the files' SHA-256."""
     total = hashlib.sha256()
     for path in paths:
-        total.update(path.read_bytes())
+        for file in files_of(path):
+            total.update(file.read_bytes())
     return total.hexdigest()[:16]
 
 
@@ -190,7 +197,7 @@ def _section(file: Any, name: str, path: Path) -> dict[str, Any]:
 
 def _opened(path: Path) -> Any:
     try:
-        return open_weights(path)
+        return open_file_or_shards(path)
     except FileNotFoundError as error:
         raise ModelError(f"no weights at {path}", "`pavdm models list` shows the models") from error
     except (SafetensorError, InvalidError, OSError) as error:
