@@ -20,7 +20,8 @@ from pavdm_cli.training.pocket.initial_weights import load_grown
 
 PROMPTS = ["a red balloon over green hills", "a yellow kite at night, the camera pans left"]
 DROPPED = torch.tensor([False, False, True])
-MORE = {"aardvark", "lighthouse", "snowfall", "zebra"}
+MORE = {"aardvark", "lighthouse", "quartz", "zebra"}
+WORDS, LENGTH = len(vocabulary.VOCABULARY), vocabulary.LENGTH
 
 
 def saved(folder: Path) -> Path:
@@ -41,11 +42,11 @@ def output(model: Pocket, latents: Tensor, noise: Tensor) -> Tensor:
 
 
 def grow_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four more words, in alphabetical order among the others, and prompts of up to 30 words."""
+    """Four more words, in alphabetical order among the others, and prompts of up to six words more."""
     words = {word: index for index, word in enumerate(sorted({*vocabulary.VOCABULARY, *MORE}), start=1)}
     for module in (vocabulary, checkpoint, initial_weights):
         monkeypatch.setattr(module, "VOCABULARY", words)
-        monkeypatch.setattr(module, "LENGTH", 30)
+        monkeypatch.setattr(module, "LENGTH", LENGTH + 6)
 
 
 def test_nothing_changes_where_nothing_grows(tmp_path):
@@ -75,19 +76,19 @@ def test_new_words_and_positions_have_the_scale_of_old_ones(tmp_path, monkeypatc
         (grown.text.places.detach(), stored.text.places),
         (grown.stdit.y_embedder.y_embedding, stored.stdit.y_embedder.y_embedding),
     ):
-        assert len(now) == 30
-        assert torch.equal(now[:24], before)
-        assert now[24:].std().item() == pytest.approx(before.std().item(), rel=0.4)
+        assert len(now) == LENGTH + 6
+        assert torch.equal(now[:LENGTH], before)
+        assert now[LENGTH:].std().item() == pytest.approx(before.std().item(), rel=0.4)
 
 
 def test_grown_weights_are_saved_with_their_words(tmp_path, monkeypatch):
     path = saved(tmp_path)
     grow_vocabulary(monkeypatch)
-    with pytest.raises(ModelError, match=r"knows 85 words, this version 89; they differ in aardvark, lighthouse"):
+    with pytest.raises(ModelError, match=f"knows {WORDS} words, this version {WORDS + 4}; they differ in aardvark, lighthouse"):
         checkpoint.load_denoiser(path)
     again = checkpoint.save(load_grown(path, CODEC), tmp_path / "again.safetensors", {})
-    assert checkpoint.load_denoiser(again).config.text.words == 90
-    assert text_encoder.batch_ids(["a zebra"]).tolist() == [[1, 89]]
+    assert checkpoint.load_denoiser(again).config.text.words == WORDS + 5
+    assert text_encoder.batch_ids(["a zebra"]).tolist() == [[1, WORDS + 4]]
 
 
 def test_more_latent_channels_keep_the_output_of_old_ones(tmp_path):
