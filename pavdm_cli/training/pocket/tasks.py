@@ -25,6 +25,8 @@ from pavdm_cli.training.pocket.preview import preview
 from pavdm_cli.training.pocket.vae import FrameSampling
 from pavdm_cli.video.contact_sheet import write_contact_sheet
 
+HELD_OUT_SEED = 3_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class VAETask:
@@ -81,7 +83,7 @@ class DenoiserTask:
     held_out: Pool  # of other clips
     metadata: dict[str, object]
     teacher: Teacher | None = None  # whose guided velocity is the target, instead of that of the clips
-    object_weight: float = 0.0  # added to the weight of errors where the object is
+    object_weight: float = 0.0  # additional weight of errors where the object is
     precision: str = "fp32"
 
     @property
@@ -99,8 +101,8 @@ class DenoiserTask:
         """Mean unweighted loss on held-out clips, with the same windows and noise every time."""
         config = replace(self.config, seed=-1)
         clips = replace(self.clips, count=len(self.held_out.latents), first_seed=HELD_OUT_SEED)
-        rows = [self._loss(config, clips, self.held_out, step).item() for step in range(8)]
-        return {"held_out": sum(rows) / len(rows)}
+        losses = [self._loss(config, clips, self.held_out, step).item() for step in range(8)]
+        return {"held_out": sum(losses) / len(losses)}
 
     def write_sheet(self, path: Path) -> None:
         """Short videos of a few prompts, one per row."""
@@ -132,9 +134,6 @@ class DenoiserTask:
         if not self.object_weight:
             return weights
         return weights * object_weights(pool.crop_object_mask(crop.ranges), self.object_weight)
-
-
-HELD_OUT_SEED = 3_000_000
 
 
 def _autocast(device: torch.device, precision: str) -> torch.autocast:
