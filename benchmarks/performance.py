@@ -87,7 +87,7 @@ def pocket_lines(row: Row, waits: Row, narrow: Row) -> list[str]:
     first = f"{latency['first_frame_cold_p50_s']:.1f} s, {latency['first_frame_warm_p50_s']:.2f} s"
     stages = ", ".join(f"{name} {result[f'{name}_s']:.2f} s" for name in ("text", "denoise", "decode", "write"))
     return [
-        f"| `pocket`, {config['frames']} frames at 96x64, {config['steps']} steps | |",
+        f"| `pocket`, {config['frames']} frames at {config.get('size', '96x64')}, {config['steps']} steps | |",
         "|---|---|",
         f"| denoising alone, steady state | {result['steady_fps']:.1f} fps |",
         f"| end to end, to a file | {result['end_to_end_fps']:.1f} fps, {result['real_time_factor']:.1f}x real time |",

@@ -29,11 +29,12 @@ from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.pocket.checkpoint import digest, load_vae, training_metadata
+from pavdm_cli.models.pocket.frame_format import CODED_FPS, CODED_SIZE
 from pavdm_cli.runtime.untrusted import stored_values
 from pavdm_cli.video.contact_sheet import write_contact_sheet
 
 HERE = Path(__file__).parent
-PARTS = ("codec", "probe", "videos", "partial", "minute")
+PARTS = ("codec", "full-size", "probe", "videos", "partial", "minute")
 SPAN = 10.0  # seconds at either end of a long video
 LONG = 60.0
 HELD_OUT = range(256)  # seeds of scenes that nothing was trained on
@@ -43,7 +44,7 @@ def main() -> None:
     """Measure the selected parts; the exit code is 1 if a bar is missed."""
     args = parse_arguments()
     torch.set_num_threads(args.threads)
-    probe = None if args.only == ["codec"] else load_or_train_probe(args)
+    probe = None if {*args.only} <= {"codec", "full-size"} else load_or_train_probe(args)
     passed = [measure(part, args, probe) for part in args.only]
     sys.exit(0 if all(passed) else 1)
 
@@ -95,6 +96,8 @@ def measure(part: str, args: argparse.Namespace, probe: Probe | None) -> bool:
     conditions: dict[str, Any]
     if part == "codec":
         results, conditions = bars.vae_bars(vae, HELD_OUT[:128], timing), {"scenes": 128}
+    elif part == "full-size":
+        results, conditions = bars.full_size_bars(vae, HELD_OUT[:128]), {"scenes": 128}
     elif part == "probe":
         assert probe
         results, conditions = (
@@ -191,13 +194,15 @@ def select_videos(part: str, args: argparse.Namespace) -> VideoSet:
     """The videos to evaluate in a part."""
     count, seconds = (args.prompts, args.seconds) if part == "videos" else (args.minutes, LONG)
     execution = ExecutionConfig(device="cpu", threads=args.threads)
-    request = Request("a ball", guidance=args.guidance, steps=args.steps, execution=execution)
+    request = Request(
+        "a ball", size=CODED_SIZE, fps=CODED_FPS, guidance=args.guidance, steps=args.steps, execution=execution
+    )
     return VideoSet(range(args.first_seed, args.first_seed + count), seconds, args.weights, request)
 
 
 def chunk_timing(args: argparse.Namespace) -> ChunkTiming:
     """The timing of the model's videos."""
-    config = resolve(Request("a ball"))
+    config = resolve(Request("a ball", size=CODED_SIZE, fps=CODED_FPS))
     return ChunkTiming(int(config.frames_per_chunk), config.spec.fps)
 
 

@@ -17,7 +17,12 @@ import typer.main
 from support.ways import either_way  # noqa: F401  # for `usefixtures`
 
 from pavdm_cli.hub import weights_dir
+from pavdm_cli.models.pocket import model as pocket
 
+# By default pocket makes small frames in the tests' own process, which takes a quarter of the time; other tests name a
+# size, or start processes.
+pocket.SPEC = pocket.SPEC.at(pocket.SPEC.sizes[-1], pocket.SPEC.frame_rates[0])
+pocket.MODEL = pocket.PocketModel(pocket.SPEC)
 torch.set_num_threads(1)
 typer.main.get_command = cache(typer.main.get_command)  # building all commands takes longer than most tests of one
 

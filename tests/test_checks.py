@@ -31,13 +31,13 @@ VIDEO = {
     "a seed": (["--seed", "-1"], "--seed must be 0"),
     "a suffix": (["-o", "video.txt"], "cannot write 'video.txt' as a video"),
     "a folder that is missing": (["-o", "nowhere/video.mp4"], "the folder nowhere does not exist"),
-    "a size": (["--size", "640x480"], "use --size 96x64"),
+    "a size": (["--size", "640x480"], "use --size 192x128"),
     "an edit ratio": (["--edit-ratio", "0.5"], "--edit-ratio only applies to --method rn"),
     "quality": (["--crf", "99"], "--crf must be 0 to 51"),
     "a length": (["--frames", "0"], "frames"),
     "unknown words": ([], "pocket knows none of the words"),
 }
-GENERATE = {**VIDEO, "an empty prompt": ([], "the prompt is empty"), "a rate": (["--fps", "24"], "8 frames/s")}
+GENERATE = {**VIDEO, "an empty prompt": ([], "the prompt is empty"), "a rate": (["--fps", "24"], "8 or 16 frames/s")}
 MISTAKES = {
     **{f"generate, {name}": (["generate", *words], message) for name, (words, message) in GENERATE.items()},
     **{f"extend, {name}": (["extend", "v.mp4", *words], message) for name, (words, message) in VIDEO.items()},

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import pytest
 import typer
 
 from pavdm_cli.app import CommandLineError, app
-from pavdm_cli.evaluation import bars
-from pavdm_cli.evaluation.videos import PARTIAL
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import quality_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -141,70 +143,14 @@ def test_every_option_in_inline_code_exists(document: Path) -> None:
 
 
 def last(part: str) -> dict[str, Any]:
-    """The bars of the last stored row of a part."""
-    rows = [json.loads(line) for line in (RESULTS / "pocket.jsonl").read_text(encoding="utf-8").splitlines()]
-    return {key: bar["value"] for key, bar in [row for row in rows if row["part"] == part][-1]["bars"].items()}
+    """The values of the last stored row of a part."""
+    return {key: bar["value"] for key, bar in quality_table.load_bars(part).items()}
 
 
-def percent(value: float) -> str:
-    return f"{value * 100:.0f} %"
-
-
-def points(value: float) -> str:
-    return f"{value * 100:.0f} points"
-
-
-def test_the_quality_table_is_the_last_stored_rows() -> None:
-    vae, videos, minute = last("codec"), last("videos"), last("minute")
+def test_the_quality_tables_are_the_last_stored_rows() -> None:
     text = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
-    expected = {
-        "VAE reconstruction: all pixels": f"{vae['codec, dB']:.1f} dB",
-        "VAE reconstruction: pixels of the object": f"{vae['codec on objects, dB']:.1f} dB",
-        "VAE: unevenness of motion from frame to frame": f"{vae['codec, unevenness of motion']:.3f}",
-        "terrain as prompted (96 videos of 10 s)": percent(videos["terrain right"]),
-        "time of day as prompted": percent(videos["time right"]),
-        "object as prompted": percent(videos["object right"]),
-        "colour as prompted": percent(videos["colour right"]),
-        "motion as prompted": percent(videos["motion right"]),
-        "camera motion as prompted, read by the probe": percent(videos["camera right"]),
-        "camera motion as prompted over land, by registering the ground between frames": percent(
-            videos["camera right on land, by matching"]
-        ),
-        "frames with exactly one object": percent(videos["frames with exactly one object"]),
-        "the same, first 8 frames": percent(videos["first 8 frames with exactly one object"]),
-        "videos whose first frame shows no whole object": (
-            f"{videos['videos without an object in frame 0']} of 96: missed"
-        ),
-        "change at chunk boundaries relative to inside chunks, divided by the same ratio for real video": (
-            f"{videos['hop at chunk joints']:.2f}"
-        ),
-        "change inside chunks, relative to real video": f"{videos['change inside chunks, of real']:.2f}",
-        "a minute, last 10 s minus first 10 s (16 videos): attributes as prompted": points(
-            minute["words right, last seconds less first"]
-        ),
-        "a minute, last 10 s minus first 10 s: frames with exactly one object": points(
-            minute["one object, last seconds less first"]
-        ),
-        "drift of brightness over a minute, in standard deviations of real video": (
-            f"{minute['drift of brightness, z']:.1f}"
-        ),
-        "drift of contrast": f"{minute['drift of contrast, z']:.1f}",
-        "drift of sharpness": f"{minute['drift of sharpness, z']:.1f}",
-        "drift of saturation": f"{minute['drift of saturation, z']:.1f}",
-    }
-    table = dict(re.findall(r"^\| (.+?) \| .+? \| (.+?) \|$", text.partition("Short prompts")[0], re.MULTILINE))
-    assert {label: value for label, value in table.items() if label not in ("figure", "---")} == expected
-
-
-def test_the_short_prompt_table_is_the_last_stored_row() -> None:
-    partial, text = last("partial"), (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
-    rows = {
-        "object as prompted": ("object right", bars.MIN_PARTIAL_OBJECT),
-        "frames with exactly one object": ("exactly one object", bars.MIN_PARTIAL_ONE_OBJECT),
-    }
-    for label, (key, bar) in rows.items():
-        shares = ", ".join(f"{partial[f'{key}, {group}'] * 100:.0f}" for group in PARTIAL)
-        assert f"\n| {label} | {percent(bar)} | {shares} % |\n" in text
+    for name, lines in (("quality", quality_table.quality_table()), ("partial", quality_table.partial_table())):
+        assert f"<!-- {name}: begin -->\n{lines}\n<!-- {name}: end -->\n" in text
 
 
 def test_the_figures_of_the_readme_are_stored() -> None:
@@ -213,7 +159,7 @@ def test_the_figures_of_the_readme_are_stored() -> None:
     memory = json.loads((RESULTS / "memory.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     released = json.loads((RESULTS / "released.jsonl").read_text(encoding="utf-8").splitlines()[-1])["summary"]
     exact, reuse = ("-".join(f"{value:.2f}" for value in released[key]) for key in ("step_exact", "step_reuse"))
-    followed = [percent(videos[f"{attribute} right"]) for attribute in ("object", "colour", "motion")]
+    followed = [quality_table.percent(videos[f"{attribute} right"]) for attribute in ("object", "colour", "motion")]
     late = [minute[f"{figure}, last seconds less first"] * 100 for figure in ("words right", "one object")]
     assert f"| {exact}x exact, {reuse}x with" in text
     assert f"of 10 s and of 600 s | {memory['peak_mb'][0]} MB and {memory['peak_mb'][1]} MB |" in text

@@ -78,7 +78,9 @@ def video(tmp_path: Path) -> Path:
 def encode(cache: Cache, *videos: Path, advance: Callable[[int], None] = lambda done: None) -> int:
     """Encode what is missing; how many clips that was."""
     codec = Means()
-    encode_clips(cache, codec, clips_to_encode(cache, list_clips(cache, unique_videos(cache, videos))), advance)
+    encode_clips(
+        cache, codec.encode_stream, clips_to_encode(cache, list_clips(cache, unique_videos(cache, videos))), advance
+    )
     return codec.clips
 
 

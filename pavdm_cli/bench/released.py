@@ -36,7 +36,7 @@ def build_released_denoiser(model: ModelRunner, text: Sequence[TextEmbedding], l
     """A denoiser with the operations of the released code; None if the transformer is not an STDiT."""
     if not isinstance(model.model, STDiTModel):
         return None
-    prompt = Prompt(model.model.pad_batch(text)[0], model.spec.fps)
+    prompt = Prompt(model.model.pad_batch(text)[0], model.model.model_fps(model.spec.fps))
     return released_stdit(
         model.model.transformer, prompt, levels.sigmas, model.spec.size if model.model.scaled else None
     )

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.evaluation import metrics, probe_training
+from pavdm_cli.evaluation.full_size import measure_full_size
 from pavdm_cli.evaluation.probe import ATTRIBUTES, SIZE, Probe, ProbeResult, read_video
 from pavdm_cli.evaluation.videos import Video
-from pavdm_cli.models.pocket.vae import PocketVAE, reconstruction_psnr
+from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.pocket_world.render import canvas, render
 from pavdm_cli.pocket_world.world import sample_scene
 
@@ -23,6 +24,8 @@ FIRST_FRAMES, MIN_ONE_OBJECT_AT_FIRST = 8, 0.95  # frames at the start, and the 
 MAX_BOUNDARY_JUMP = 1.5  # difference across chunk boundaries over that inside chunks, relative to real video
 MAX_UNEVENNESS = 0.15  # relative to real video, at every frame of a chunk
 MIN_VAE_PSNR, MIN_VAE_OBJECT_PSNR = 36.0, 30.0  # dB
+MIN_FULL_SIZE_PSNR, MIN_FULL_SIZE_OBJECT_PSNR = 37.0, 31.0  # dB, at the default size and rate
+MAX_SPECKLE, MAX_SHIMMER = 1.0, 0.25
 MIN_PARTIAL_OBJECT, MIN_PARTIAL_ONE_OBJECT = 0.95, 0.93  # for partial prompts
 MAX_LATE_LOSS = 0.05  # of the last seconds of a long video against the first
 MAX_DRIFT = 2.0  # mean size of a z-score; real videos have 0.8
@@ -57,23 +60,37 @@ class ChunkTiming:
     fps: float
 
 
+def full_size_bars(vae: PocketVAE, seeds: range, detail: float = 0.3) -> list[Bar]:
+    """Frames of the default size and rate, decoded from held-out scenes, against rendered ones."""
+    errors = measure_full_size(vae, seeds, detail)
+    return [
+        Bar("full size, dB", errors.decibels("all"), low=MIN_FULL_SIZE_PSNR),
+        Bar("full size on objects, dB", errors.decibels("object"), low=MIN_FULL_SIZE_OBJECT_PSNR),
+        Bar("frames between coded ones, dB less", errors.decibels("coded") - errors.decibels("middle"), high=0.3),
+        Bar("edges by day, of real", errors.edge_ratio("day"), low=0.85),
+        Bar("edges at night, of real", errors.edge_ratio("night"), low=0.7),
+        Bar("speckle in flat sky, of 255", _mean_value(errors.speckle), high=MAX_SPECKLE),
+        Bar("shimmer", _mean_value(errors.shimmer), high=MAX_SHIMMER),
+    ]
+
+
 @torch.no_grad()
 def vae_bars(vae: PocketVAE, seeds: range, timing: ChunkTiming, detail: float = 0.3) -> list[Bar]:
     """Reconstruction of held-out scenes by the VAE: all pixels, objects, and motion inside a chunk."""
     starts = torch.rand(len(seeds), 1, generator=torch.Generator().manual_seed(seeds.start)) * 60
     seconds = starts + torch.arange(3 * timing.chunk) / timing.fps
-    psnrs, object_psnrs, profiles, real_profiles = [], [], [], []
+    errors, object_errors, profiles, real_profiles = [], [], [], []
     for seed, times in zip(seeds, seconds, strict=True):
         scene = render([sample_scene(seed)], times[None], canvas(SIZE, detail))
         reconstruction = vae.decode(vae.encode(scene.frames))[0]
-        psnr, object_psnr = reconstruction_psnr(vae, scene.frames[0], scene.mask[0])
-        psnrs.append(psnr)
-        object_psnrs.append(object_psnr)
+        error = (reconstruction - scene.frames[0]).square().mean(dim=1)
+        errors.append(float(error.mean()))
+        object_errors.append(float(error[scene.mask[0] > 0.5].mean()))
         profiles.append(metrics.profile(reconstruction, timing.chunk))
         real_profiles.append(metrics.profile(scene.frames[0], timing.chunk))
     return [
-        Bar("codec, dB", _mean_psnr(psnrs), low=MIN_VAE_PSNR),
-        Bar("codec on objects, dB", _mean_psnr(object_psnrs), low=MIN_VAE_OBJECT_PSNR),
+        Bar("codec, dB", _decibels(errors), low=MIN_VAE_PSNR),
+        Bar("codec on objects, dB", _decibels(object_errors), low=MIN_VAE_OBJECT_PSNR),
         Bar(
             "codec, unevenness of motion",
             metrics.max_relative_deviation(_mean(profiles), _mean(real_profiles)),
@@ -196,10 +213,9 @@ def camera_accuracy(videos: Sequence[Video]) -> float:
     return _mean_value([float(directions[v.scene.camera] == shift) for v, shift in zip(land, shifts, strict=True)])
 
 
-def _mean_psnr(ratios: Sequence[float]) -> float:
-    """PSNR of the mean squared error, from PSNRs in dB."""
-    errors = 10 ** (torch.tensor(ratios) / -10)
-    return float(-10 * errors.mean().log10())
+def _decibels(errors: Sequence[float]) -> float:
+    """PSNR of the mean of squared errors."""
+    return float(-10 * np.log10(np.mean(errors)))
 
 
 def _mean(rows: Sequence[Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from einops import rearrange
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pavdm_cli.models.pocket.frame_format import CODED_SIZE
 from pavdm_cli.pocket_world.vocabulary import CAMERAS, COLOURS, MOTIONS, OBJECTS, TERRAINS, TIMES
 
 ATTRIBUTES = {
@@ -20,10 +21,10 @@ ATTRIBUTES = {
     "motion": MOTIONS,
     "camera": CAMERAS,
 }
+SIZE = CODED_SIZE
 COUNTS = ("none", "one", "several", "smear")  # classes of a frame
 CLIP_FRAMES = 16  # frames per clip
 PROBE_FPS = 4.0  # four seconds distinguish all motions
-SIZE = (64, 96)
 SHIPPED = Path(__file__).with_name("probe.safetensors")
 FLOW_GAPS = (1, 2, 4)  # frames between which horizontal flow is estimated
 DAMPING = 1e-5  # of the flow in flat areas, in squared brightness

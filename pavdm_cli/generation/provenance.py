@@ -47,7 +47,8 @@ def _stored(config: GenerationConfig) -> dict[str, Any]:
     height, width = config.spec.size
     stored = {"size": f"{width}x{height}"} | stored_values(config) | stored_values(config.execution)
     stored["timeline"] = [_change(*pair) for pair in zip(config.timeline, config.formatted_timeline, strict=True)]
-    idle: tuple[str, ...] = () if config.spec.size_multiple else ("size", "cfg_batching", "vae_tiling", "decode_batch")
+    idle: tuple[str, ...] = () if config.spec.size_multiple else ("cfg_batching", "vae_tiling", "decode_batch")
+    idle += () if config.spec.is_resizable else ("size",)
     idle += ("decode_batch",) if config.execution.decode_batch == DECODE_BATCH else ()
     idle += ("reencode", "edit_ratio") if config.method != "rn" else ()
     idle += ("forever",) if not config.forever else ()

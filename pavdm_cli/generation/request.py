@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -169,7 +169,7 @@ class Request:
         size, fps = self.size or spec.size, spec.fps if self.fps is None else self.fps
         spec.check_size(size)
         spec.check_fps(fps)
-        return replace(spec, size=size, fps=int(fps))
+        return spec.at(size, int(fps))
 
     @property
     def endless(self) -> bool:

@@ -18,7 +18,7 @@ from pavdm_cli.models.runner import ModelRunner
 def resolved_request(config: GenerationConfig, model: ModelRunner, output: Output) -> Request:
     """The request with all automatic choices fixed, to reproduce the video on the same machine in any processes."""
     values = {name: getattr(config, name) for name in field_names(Request) & field_names(GenerationConfig)}
-    if config.spec.size_multiple:
+    if config.spec.is_resizable:
         values |= {"size": config.spec.size, "fps": config.spec.fps}
     execution = replace(config.execution, attention=model.attention.name, processes=1)
     return Request(**values | {"model": config.spec.name, "execution": execution, "output": output})

@@ -253,10 +253,10 @@ class LoadedModel(Protocol):
     def unconditional(self, prompt: TextEmbedding | None, negative: TextEmbedding | None) -> TextEmbedding:
         """The embedding for the unconditional pass: null rows, or the negative prompt; `prompt` None: without text."""
 
-    def encode_stream(self) -> Stream:
-        """Frames to latents, of one clip."""
+    def encode_stream(self, spec: ModelSpec) -> Stream:
+        """Frames to latents, of one clip; spec: at the size and frame rate of the video."""
 
-    def decode_stream(self, context: Tensor | None = None) -> Stream:
+    def decode_stream(self, spec: ModelSpec, context: Tensor | None = None) -> Stream:
         """Latents to frames; context: latents that are decoded first, and whose frames are dropped."""
 
     def text_kv(self, text: Sequence[TextEmbedding], config: DenoiserConfig) -> TextKV:

@@ -202,11 +202,11 @@ class ModelRunner:
 
     def encode_stream(self) -> Stream:
         """As `LoadedModel.encode_stream`; offloaded weights are loaded for each call."""
-        return self._with_onload(self.model.encode_stream())
+        return self._with_onload(self.model.encode_stream(self.spec))
 
     def decode_stream(self, context: Tensor | None = None) -> Stream:
         """As `LoadedModel.decode_stream`; offloaded weights are loaded for each call."""
-        return self._with_onload(self.model.decode_stream(context))
+        return self._with_onload(self.model.decode_stream(self.spec, context))
 
     def _with_onload(self, stream: Stream) -> Stream:
         offloading = self.offloading

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,8 @@ class ModelSpec:
     method: str  # that it was trained for
     solver: str = "euler"  # default of sampling
     first_chunk: int = 0  # latents of a video's first chunk; 0: `chunk`
-    size_multiple: int = 0  # of both sides; 0: only `size`
+    size_multiple: int = 0  # of both sides; 0: only `sizes`
+    sizes: tuple[tuple[int, int], ...] = ()  # all that it makes; none: only `size`
     max_side: int = 0  # pixels
     fps_range: tuple[int, int] = (0, 0)  # lowest and highest; (0, 0): only `fps`
     frame_rates: tuple[int, ...] = ()  # those in `fps_range`, unless it is every one
@@ -120,6 +121,16 @@ class ModelSpec:
         """Whether its weights are part of the package; such a model fits into any memory."""
         return not self.parts
 
+    @property
+    def is_resizable(self) -> bool:
+        """Whether it makes more than one size."""
+        return bool(self.size_multiple or self.sizes)
+
+    def at(self, size: tuple[int, int], fps: int) -> ModelSpec:
+        """The spec for videos of a size and frame rate; of several `sizes`, all give files of the same size."""
+        scale = self.scale * self.size[0] // size[0] if self.sizes else self.scale
+        return replace(self, size=size, fps=fps, scale=scale)
+
     def precisions_on(self, device: str) -> tuple[str, ...]:
         """Matmul precisions on this type of device, the default first."""
         return self.precisions.get(device) or self.precisions[""]
@@ -128,8 +139,9 @@ class ModelSpec:
         """Refuse a size (height, width) that the model does not support. Raises: UsageError."""
         height, width = self.size
         own, typed, grid = f"{width}x{height}", f"{size[1]}x{size[0]}", self.size_multiple
-        if not grid and size != self.size:
-            raise UsageError(f"{self.name} makes {own} pixels, got {typed}", f"use --size {own}")
+        if not grid and size not in (known := self.sizes or (self.size,)):
+            sizes = " or ".join(f"{width}x{height}" for height, width in known)
+            raise UsageError(f"{self.name} makes {sizes} pixels, got {typed}", f"use --size {own}")
         if grid and size != (fits := self.nearest_size(size)):
             sides = f"sides of {8 * grid} to {self.max_side} in multiples of {grid}"
             raise UsageError(f"{self.name} makes {sides}, got {typed}", f"try --size {fits[1]}x{fits[0]}")

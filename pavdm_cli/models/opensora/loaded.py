@@ -39,11 +39,11 @@ class LoadedOpenSora(STDiTModel):
     source: Path  # the folder of its weights
     stored_transformer: StoredTensors | None = None  # see `LoadedModel.stored_transformer`
 
-    def encode_stream(self) -> UnitStream:
+    def encode_stream(self, spec: ModelSpec) -> UnitStream:
         """As `LoadedModel.encode_stream`."""
         return unit_stream(self._vae.encode, FRAMES)
 
-    def decode_stream(self, context: Tensor | None = None) -> UnitStream:
+    def decode_stream(self, spec: ModelSpec, context: Tensor | None = None) -> UnitStream:
         """As `LoadedModel.decode_stream`."""
         return unit_stream(self._vae.decode, LATENTS, context)
 

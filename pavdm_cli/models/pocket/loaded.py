@@ -14,14 +14,16 @@ from torch import Tensor
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.adapter import Init, LoadedModel, Placement, TextEmbedding, TextEncoder
 from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.pocket.frame_format import CODED_FPS, frame_format
+from pavdm_cli.models.pocket.streams import DecodeStream, EncodeStream, decode_stream
 from pavdm_cli.models.pocket.text_encoder import PocketTextModel, batch_ids
 from pavdm_cli.models.pocket.transformer import PocketConfig, single_thread
 from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig
 from pavdm_cli.models.random_weights import init_random
+from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.models.stdit.layers import rotary_frequencies
 from pavdm_cli.models.stdit.loaded import STDiTModel, cast_linears
 from pavdm_cli.models.stdit.transformer import STDiT
-from pavdm_cli.models.streams import UnitStream, unit_stream
 from pavdm_cli.pocket_world.vocabulary import PAD
 
 
@@ -31,13 +33,17 @@ class LoadedPocket(STDiTModel):
 
     vae: PocketVAE
 
-    def encode_stream(self) -> UnitStream:
-        """As `LoadedModel.encode_stream`."""
-        return unit_stream(self.vae.encode, self.vae.config.frames_per_latent)
+    def model_fps(self, fps: float) -> float:
+        """See `STDiTModel.model_fps`: latents are the same at any frame rate."""
+        return CODED_FPS
 
-    def decode_stream(self, context: Tensor | None = None) -> UnitStream:
-        """As `LoadedModel.decode_stream`; latents are decoded independently."""
-        return unit_stream(self.vae.decode, 1)
+    def encode_stream(self, spec: ModelSpec) -> EncodeStream:
+        """As `LoadedModel.encode_stream`."""
+        return EncodeStream(self.vae, frame_format(spec.size, spec.fps))
+
+    def decode_stream(self, spec: ModelSpec, context: Tensor | None = None) -> DecodeStream:
+        """As `LoadedModel.decode_stream`."""
+        return decode_stream(self.vae, frame_format(spec.size, spec.fps), context)
 
     def upcast(self, part: Literal["transformer", "vae"], device: torch.device) -> LoadedPocket:
         """As `LoadedModel.upcast`."""
@@ -87,6 +93,7 @@ def load(vae_file: Path, denoiser: Path, placement: Placement, init: Init) -> Lo
     vae, stdit = _init(placement, init) if init != "weights" else _read(vae_file, denoiser, placement)
     if placement.precision == "bf16":
         vae.decoder.to(torch.bfloat16)
+        vae.large_decoder.to(torch.bfloat16)
         cast_linears(stdit, torch.bfloat16)
     return LoadedPocket(stdit, vae, scaled=False, num_null_tokens=1)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pavdm_cli.models.adapter import HelpTable, Init, LoadedModel, Options, Placement, Prompt, TextEncoder
 from pavdm_cli.models.layout import LatentLayout
+from pavdm_cli.models.pocket.frame_format import CODED_FPS, CODED_SIZE, frame_format
 from pavdm_cli.models.spec import Efficiency, IgnoredOption, ModelOption, ModelSpec
 from pavdm_cli.models.stdit.options import FP32_TIMESTEPS
 
@@ -20,8 +21,11 @@ SPEC = ModelSpec(
     description="the bundled model: a small painted world, on any CPU, with no download",
     licence="Apache-2.0",
     folder=Path(__file__).parent / "weights",
-    size=(64, 96),
-    fps=8,
+    size=(128, 192),
+    sizes=((128, 192), CODED_SIZE),
+    fps=16,
+    frame_rates=(CODED_FPS, 16),
+    fps_range=(CODED_FPS, 16),
     window=12,
     chunk=2,
     steps=12,
@@ -30,7 +34,7 @@ SPEC = ModelSpec(
     distilled_guidance=1.5,
     warmup=4,
     loop_latents=24,
-    scale=4,
+    scale=2,
     method="pa",
     world="its own painted world",
     example_prompts=(
@@ -42,7 +46,7 @@ SPEC = ModelSpec(
     files=(VAE_FILE, DENOISER_FILE),
     precisions={"": ("fp32", "bf16")},
     ignored=(
-        IgnoredOption("--aspect", "it only makes 96x64 pixels", "omit --aspect"),
+        IgnoredOption("--aspect", "its frames are three units wide and two high", "omit --aspect"),
         IgnoredOption("--aesthetic-score", "its training captions have no scores", "omit --aesthetic-score"),
         IgnoredOption("--motion-score", "its training captions have no scores", "say it in words: hovering, bouncing"),
         IgnoredOption("--camera-motion", "it reads that in the prompt", 'write it there: "..., the camera pans left"'),
@@ -72,8 +76,9 @@ class PocketModel:
         return replace(self, spec=replace(self.spec, name=name, folder=folder))
 
     def layout(self, size: tuple[int, int], fps: float) -> LatentLayout:
-        """Two frames in the channels of every latent."""
-        return LatentLayout((16, size[0] // 8, size[1] // 8), first=2, rest=2)
+        """See `FrameFormat`."""
+        frames = frame_format(size, fps)
+        return LatentLayout((16, CODED_SIZE[0] // 8, CODED_SIZE[1] // 8), first=frames.first, rest=frames.rest)
 
     def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
         """Evenly spaced (paper eq. 7)."""

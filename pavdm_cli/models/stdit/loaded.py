@@ -115,11 +115,15 @@ class STDiTModel:
         rows_and_mask = self.pad_batch(text)
         return self.transformer.encode_text(*rows_and_mask) if config.cache_text else rows_and_mask
 
+    def model_fps(self, fps: float) -> float:
+        """The frame rate that the transformer is conditioned on, for videos of `fps`."""
+        return float(fps)
+
     @torch.no_grad()
     def bind(self, levels: NoiseLevels, config: DenoiserConfig) -> Callable[[TextKV], Denoiser]:
         """See `LoadedModel.bind`."""
         exact = bool(config.options.get("fp32_timesteps"))
-        modulate = partial(compute_modulation, self.transformer, levels.timesteps, config.fps, exact)
+        modulate = partial(compute_modulation, self.transformer, levels.timesteps, self.model_fps(config.fps), exact)
         backend = partial(with_backend, config.attention, compiled_block() if config.compile else eager_block)
         attach = backend() if config.cache_text else None
         modulation = modulate() if config.cache_modulation else None
@@ -152,7 +156,7 @@ class STDiTModel:
     ) -> Tensor:  # (B, T, C, h, w), (B, T)
         """See `LoadedModel.velocity`."""
         rows, count = timesteps.shape
-        fps = torch.tensor(float(config.fps), device=noisy.device)
+        fps = torch.tensor(self.model_fps(config.fps), device=noisy.device)
         modulation = self.transformer.modulation(timesteps.flatten(), fps)
         index = torch.arange(rows * count, dtype=torch.int32, device=noisy.device).view(rows, count)
         text_kv, size = self.transformer.encode_text(*self.pad_batch(text)), config.size if self.scaled else None

@@ -16,6 +16,7 @@ from pavdm_cli.hub.checkpoint import StoredTensors
 from pavdm_cli.models.adapter import DenoiserConfig, StepShape, TextEmbedding
 from pavdm_cli.models.distributed import full_tensor
 from pavdm_cli.models.layout import LatentLayout
+from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.models.wan.compiled_block import compiled_block
 from pavdm_cli.models.wan.config import PATCH, TEXT_LENGTH, WanConfig
 from pavdm_cli.models.wan.denoiser import with_full_context, with_kv_cache
@@ -101,11 +102,11 @@ class LoadedWan:
         """The negative prompt, or nothing but padding."""
         return negative or TextEmbedding(torch.zeros(1, self.config.text_dim))
 
-    def encode_stream(self) -> EncodeStream:
+    def encode_stream(self, spec: ModelSpec) -> EncodeStream:
         """As `LoadedModel.encode_stream`."""
         return encode_stream(self._vae)
 
-    def decode_stream(self, context: Tensor | None = None) -> DecodeStream:
+    def decode_stream(self, spec: ModelSpec, context: Tensor | None = None) -> DecodeStream:
         """As `LoadedModel.decode_stream`."""
         return decode_stream(self._vae, context)
 

@@ -22,7 +22,7 @@ from pavdm_cli.errors import PavdmError
 from pavdm_cli.hub.atomic import atomic_write
 from pavdm_cli.hub.checkpoint import samples
 from pavdm_cli.hub.safetensors_file import open_weights, read_tensor
-from pavdm_cli.models.adapter import LoadedModel, TextEmbedding, TextEncoder
+from pavdm_cli.models.adapter import Stream, TextEmbedding, TextEncoder
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.streams import run_stream
 from pavdm_cli.runtime.untrusted import InvalidError, integer, number, read_json, record_of, string
@@ -115,7 +115,9 @@ def clips_to_encode(cache: Cache, clips: Sequence[tuple[Path, int]]) -> list[tup
     return [(video, clip) for video, clip in clips if not _is_readable(cache.latents(video, clip))]
 
 
-def encode_clips(cache: Cache, model: LoadedModel, clips: Sequence[tuple[Path, int]], on_progress: OnProgress) -> None:
+def encode_clips(
+    cache: Cache, open_stream: Callable[[], Stream], clips: Sequence[tuple[Path, int]], on_progress: OnProgress
+) -> None:
     """Crop, scale and encode clips, saving each at once; every video is decoded once, from its first clip.
 
     Raises: InputError, OutputError.
@@ -123,7 +125,7 @@ def encode_clips(cache: Cache, model: LoadedModel, clips: Sequence[tuple[Path, i
     for path, group in groupby(clips, lambda clip: clip[0]):
         numbers = [clip for _, clip in group]
         for clip, pixels in zip(numbers, _read_clips(open_video(path), numbers, cache.format), strict=True):
-            latents = run_stream(model.encode_stream(), from_bytes(pixels)[None])[0]
+            latents = run_stream(open_stream(), from_bytes(pixels)[None])[0]
             _save_tensor(cache.latents(path, clip), latents.half())
             on_progress(1)
 

@@ -237,7 +237,7 @@ def _encode(split: Split, encoding: _VideoEncoding, reporter: Reporter, processe
     if clips:
         model = encoding.model.load(encoding.placement, "weights")
         with reporter.progress("encoding", len(clips), "clips") as on_progress:
-            encode_clips(cache, model, clips, on_progress)
+            encode_clips(cache, lambda: model.encode_stream(encoding.model.spec), clips, on_progress)
         del model
     if captions:
         encoder = encoding.model.load_text_encoder(encoding.placement, "weights")

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.models.pixels import to_bytes
+from pavdm_cli.models.pocket.frame_format import CODED_SIZE
 from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.pocket_world.render import canvas, render
 from pavdm_cli.pocket_world.vocabulary import VOCABULARY
 from pavdm_cli.pocket_world.world import sample_scene
 
-SIZE = (64, 96)
 SCENES, SECONDS, BLOCK = 16, 3.0, 8
 ROUNDING = 1  # of 255: processors differ in the last bits
 
@@ -25,7 +25,7 @@ ROUNDING = 1  # of 255: processors differ in the last bits
 def world(detail: float = 0.3) -> str:
     """Thumbnails of a few fixed scenes as they are rendered now."""
     frames = render(
-        [sample_scene(seed) for seed in range(SCENES)], torch.full((SCENES, 1), SECONDS), canvas(SIZE, detail)
+        [sample_scene(seed) for seed in range(SCENES)], torch.full((SCENES, 1), SECONDS), canvas(CODED_SIZE, detail)
     ).frames
     thumbnails = torch.nn.functional.avg_pool2d(frames.flatten(0, 1), BLOCK)
     return b64encode(to_bytes(thumbnails).tobytes()).decode()
@@ -38,7 +38,9 @@ def vocabulary(words: Mapping[str, int] = VOCABULARY) -> str:
 
 def latents(vae: PocketVAE) -> str:
     """A hash of the encoder: a denoiser fits any decoder of the same latents."""
-    parts = {name: value for name, value in vae.state_dict().items() if not name.startswith("decoder.")}
+    parts = {
+        name: value for name, value in vae.state_dict().items() if not name.startswith(("decoder.", "large_decoder."))
+    }
     return _hash(b"".join(name.encode() + _stored(parts[name]) for name in sorted(parts)))
 
 

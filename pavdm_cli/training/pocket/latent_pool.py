@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +15,13 @@ from torch import Tensor, nn
 
 from pavdm_cli.hub.atomic import atomic_write
 from pavdm_cli.hub.safetensors_file import open_weights
+from pavdm_cli.models.pocket.frame_format import CODED_FPS, CODED_SIZE
 from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.pocket_world.captions import caption
 from pavdm_cli.pocket_world.render import canvas, render
 from pavdm_cli.pocket_world.world import Scene, sample_scene
 from pavdm_cli.runtime.untrusted import InvalidError
+from pavdm_cli.training.pocket import fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,8 @@ class Clips:
     count: int = 4000
     latents: int = 20
     first_seed: int = 2_000_000
-    size: tuple[int, int] = (64, 96)
-    fps: float = 8.0
+    size: tuple[int, int] = CODED_SIZE
+    fps: float = CODED_FPS
     detail: float = 0.3
 
     def scene(self, index: int) -> Scene:
@@ -71,11 +72,8 @@ def load_or_encode(
 
 
 def pool_key(clips: Clips, vae: PocketVAE) -> str:
-    """Everything that the latents of a clip depend on, except its index, as JSON."""
-    weights = hashlib.sha256()
-    for value in vae.state_dict().values():
-        weights.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return json.dumps(asdict(replace(clips, count=0)) | {"codec": weights.hexdigest()})
+    """Everything that the latents of a clip depend on, except its index, as JSON; not on the decoder."""
+    return json.dumps(asdict(replace(clips, count=0)) | {"codec": fingerprint.latents(vae)})
 
 
 @torch.no_grad()

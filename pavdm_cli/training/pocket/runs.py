@@ -117,8 +117,7 @@ def vae_task(options: TrainOptions, keep_latents: bool = False) -> VAETask:
     model = _initial_model(_new_vae, options, checkpoint.load_vae)
     model.encoder.requires_grad_(not keep_latents)
     make_folder(options.folder)
-    spec = SPEC
-    frames = FrameSampling(spec.size, options.detail, options.batch, spec.fps)
+    frames = FrameSampling(detail=options.detail, batch=options.batch)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return VAETask(model, frames, options.metadata, precision)
 
@@ -133,7 +132,7 @@ def denoiser_task(
     spec = SPEC
     vae = checkpoint.load_vae(vae_file or spec.folder / VAE_FILE).to(pick_device(options.device))
     model = _initial_model(lambda: new_denoiser(vae.config), options, lambda path: load_grown(path, vae.config))
-    clips = Clips(count, size=spec.size, fps=spec.fps, detail=options.detail)
+    clips = Clips(count, detail=options.detail)
     held_out_clips = Clips(min(HELD_OUT, count), clips.latents, HELD_OUT_SEED, clips.size, clips.fps, clips.detail)
     metadata = options.metadata | objective.metadata | {"clips": count}
     make_folder(options.folder)

@@ -11,9 +11,7 @@ from torch import Tensor
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.transformer import Pocket
-from pavdm_cli.models.pocket.vae import PocketVAE, reconstruction_psnr
-from pavdm_cli.pocket_world.render import SceneFrames, canvas, render
-from pavdm_cli.pocket_world.world import sample_scene
+from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.training.batches import BatchConfig, Crop, sample_batch
 from pavdm_cli.training.losses import predict_velocity, velocity_loss
 from pavdm_cli.training.pocket import fingerprint
@@ -22,7 +20,7 @@ from pavdm_cli.training.pocket.distillation import Teacher
 from pavdm_cli.training.pocket.latent_pool import Clips, Pool
 from pavdm_cli.training.pocket.loss_weights import error_weights, object_weights
 from pavdm_cli.training.pocket.preview import preview
-from pavdm_cli.training.pocket.vae import FrameSampling
+from pavdm_cli.training.pocket.vae import FrameBatch, FrameSampling, reconstruction_psnr
 from pavdm_cli.video.contact_sheet import write_contact_sheet
 
 HELD_OUT_SEED = 3_000_000
@@ -42,33 +40,30 @@ class VAETask:
         """The loss on newly rendered frames."""
         device = _device(self.model)
         with _autocast(device, self.precision):
-            scenes = vae_training.batch(self.frames, step, device)
-            return vae_training.loss(self.model, scenes, torch.Generator().manual_seed(step))
+            frames = vae_training.batch(self.frames, step, device)
+            return vae_training.loss(self.model, frames, torch.Generator().manual_seed(step))
 
     def validate(self) -> dict[str, float]:
-        """PSNR on held-out scenes, over all pixels and over the object's."""
-        scenes = self._held_out()
-        frames, mask = scenes.frames.flatten(0, 1), scenes.mask.flatten(0, 1)
-        everywhere, inside = reconstruction_psnr(self.model, frames, mask)
-        return {"psnr": everywhere, "object_psnr": inside}
+        """PSNR on held-out scenes in both sizes, over all pixels and over the object's."""
+        coded, large = reconstruction_psnr(self.model, self._held_out())
+        return {"psnr": large[0], "object_psnr": large[1], "small_psnr": coded[0], "small_object_psnr": coded[1]}
 
     def write_sheet(self, path: Path) -> None:
         """Held-out frames above their reconstructions."""
-        frames = self._held_out(12).frames.flatten(0, 1)
+        frames = self._held_out(12)
         with torch.no_grad():
-            decoded = self.model.decode_frames(self.model.encode_frames(frames)).clamp(0, 1)
-        write_contact_sheet(path, to_bytes(torch.stack([frames, decoded])))
+            codes = self.model.encode_frames(frames.coded.frames.flatten(0, 1))
+            decoded = vae_training.decode(self.model, codes)[1].clamp(0, 1)
+        write_contact_sheet(path, to_bytes(torch.stack([frames.large.frames[:, 0], decoded[:, 0]])))
 
     def export(self, folder: Path) -> Path:
         """Write the VAE's file."""
         trained_on = {"world": fingerprint.world(self.frames.detail)}
         return checkpoint.save(self.model, folder / "codec.safetensors", self.metadata | trained_on | self.validate())
 
-    def _held_out(self, count: int = 64) -> SceneFrames:
+    def _held_out(self, count: int = 64) -> FrameBatch:
         seconds = torch.rand(count, 1, generator=torch.Generator().manual_seed(1)) * 60
-        device = _device(self.model)
-        on = canvas(self.frames.size, self.frames.detail, device)
-        return render([sample_scene(i) for i in range(count)], seconds.to(device), on)
+        return vae_training.render_pairs(range(count), seconds, self.frames, _device(self.model))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pavdm_cli.hub.checkpoint import StoredTensors
 from pavdm_cli.models.adapter import DenoiserConfig, Init, Placement, StepShape, TextEmbedding
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.random_weights import init_random
+from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
 from pavdm_cli.sampling.noise import NoiseLevels
 
@@ -189,10 +190,10 @@ class Loaded:
     def unconditional(self, prompt: TextEmbedding | None, negative: TextEmbedding | None) -> TextEmbedding:
         return negative or TextEmbedding(self.transformer.enter.weight.new_zeros(1, TEXT))
 
-    def encode_stream(self) -> EncodeStream:
+    def encode_stream(self, spec: ModelSpec) -> EncodeStream:
         return EncodeStream(self.vae)
 
-    def decode_stream(self, context: Tensor | None = None) -> DecodeStream:
+    def decode_stream(self, spec: ModelSpec, context: Tensor | None = None) -> DecodeStream:
         return DecodeStream(self.vae, None if context is None else context[:, -1])
 
     def text_kv(self, text: Sequence[TextEmbedding], config: DenoiserConfig) -> Tensor:
