@@ -15,7 +15,7 @@ from pavdm_cli.video.upscale import Scale
 from pavdm_cli.video.write.external import find_ffmpeg
 
 GIF = Path(__file__).parents[1] / "docs" / "images" / "pocket.gif"
-SECONDS, RATE, SCALE = "6", 8, 3
+SECONDS, RATE, SCALE = "5", 16, 1
 CLIPS = {  # prompt: seed
     "a red balloon drifting over green hills at sunset, the camera pans left": "3",
     "a white boat bobbing on the sea at night, the camera pans right": "3",

@@ -1,8 +1,8 @@
-"""More than one clean chunk of context: `python benchmarks/context.py FOLDER` generates, measures and reports.
+"""Contexts of more than one clean chunk: `python benchmarks/context.py FOLDER` generates, measures and reports.
 
 Arms with the same prompts and seeds: 1, 2 or 4 chunks of context, and 1 or 2 with the first chunk as a sink; with
 positions that repeat, so that none exceeds those of training, or that continue in order.
-Continues what was stopped. Rows go to benchmarks/results/context.jsonl from a clean commit alone.
+An interrupted run is continued. Rows go to benchmarks/results/context.jsonl, from a clean commit only.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ COLUMNS = (
     Column("drift of brightness", "drift_brightness", "last 15 % against the first, by size"),
     Column("drift of sharpness", "drift_sharpness", "the same of the mean gradient"),
     Column(
-        "joint unevenness", "joint_unevenness", "size of the joint ratio's logarithm: 0 where boundaries do not show"
+        "boundary deviation",
+        "boundary_deviation",
+        "absolute logarithm of the boundary ratio: 0 if boundaries do not show",
     ),
     Column("unpredicted", "unpredicted", "change that optical flow does not predict"),
     Column("ms per chunk", "chunk_ms", "processor time of denoising and decoding, one thread"),
@@ -56,7 +58,7 @@ COLUMNS = (
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run what is missing, and report if asked."""
+    """Generate and measure missing videos, and with --report write the report."""
     args = parse_arguments(words)
     torch.set_num_threads(1)
     if args.out == RESULTS and not args.report_only and "+" in (commit() or "+"):
@@ -72,15 +74,17 @@ def main(words: Sequence[str] | None = None) -> None:
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="of the videos")
+    parser.add_argument("folder", type=Path, help="for the videos")
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--first-seed", type=int, default=0, help="of held-out scenes and noise")
+    parser.add_argument("--first-seed", type=int, default=0, help="first seed of held-out scenes and noise")
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--weights", type=Path, help="a denoiser; default: the one that comes with the package")
+    parser.add_argument("--weights", type=Path, help="a denoiser; default: the bundled one")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--report", nargs="?", type=Path, const=DOCUMENT, help="write it; default: docs/results.md")
-    parser.add_argument("--report-only", action="store_true", help="generate and measure nothing")
+    parser.add_argument(
+        "--report", nargs="?", type=Path, const=DOCUMENT, help="write the report; default: docs/results.md"
+    )
+    parser.add_argument("--report-only", action="store_true", help="do not generate or measure")
     return parser.parse_args(words)
 
 
@@ -113,13 +117,13 @@ def add_video(args: argparse.Namespace, arm: str, seed: int) -> None:
 
 
 class Timer:
-    """Adds up the processor time that making frames takes."""
+    """Accumulates the processor time of generating frames."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
     def frames(self, config: GenerationConfig, model: ModelRunner) -> Iterator[Pixels]:
-        """The video's frames; what happens to them between is not counted."""
+        """The video's frames; time between them is not counted."""
         frames = pipeline.generate_frames(config, model)
         while True:
             start = time.thread_time()
@@ -153,17 +157,17 @@ def section_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def arm_line(name: str, rows: Rows, one_chunk: Rows) -> str:
-    """Means of an arm, and clear differences from the arm of one chunk."""
+    """Means of an arm, and significant differences from the arm with one chunk."""
     cells = []
     for column in COLUMNS:
         mean, difference = estimate(rows, {}, column.metric), paired_difference(rows, one_chunk, column.metric)
-        clear = difference and not difference.low <= 0 <= difference.high
-        cells.append(f"{mean.value:.3g}" + (f" ({difference})" if clear else "") if mean else "-")
+        is_significant = difference and not difference.low <= 0 <= difference.high
+        cells.append(f"{mean.value:.3g}" + (f" ({difference})" if is_significant else "") if mean else "-")
     return f"| {name} | {' | '.join(cells)} |"
 
 
 def paired_difference(rows: Rows, one_chunk: Rows, metric: str) -> Estimate | None:
-    """The arm less that of one chunk, over the seeds of both; times only of one commit, and so of one run."""
+    """The arm minus the one with one chunk, over common seeds; times only from the same commit, and thus run."""
     seeds = rows.keys() & one_chunk.keys()
     if metric == "chunk_ms":
         seeds = {seed for seed in seeds if rows[seed]["commit"] == one_chunk[seed]["commit"]}

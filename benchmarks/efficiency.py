@@ -1,7 +1,7 @@
-"""Measure the shares of the matmul throughput behind `--plan`'s estimate of time: `python benchmarks/efficiency.py`.
+"""Measure the efficiencies behind the time estimate of `--plan`: `python benchmarks/efficiency.py`.
 
-Rounds of one matmul, denoising, decoding and writing on one thread, in processor time: what other programs
-take does not count. Prints a line a round and the medians for `pavdm_cli/bench/estimate.py`.
+Rounds of one matmul, denoising, decoding and writing on one thread, in processor time, which excludes other programs.
+Prints a line per round, and the medians for the models' `efficiency`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def write(pixels: list, spec, folder: Path) -> None:
-    """All frames to a file, as a video is written."""
+    """Write all frames to a file, like a video."""
     height, width = spec.size
     with VideoWriter(folder / "v.mp4", width, height, spec.fps, {}, EncoderOptions(crf=18), force=True) as writer:
         for frames in pixels:
@@ -46,7 +46,7 @@ def write(pixels: list, spec, folder: Path) -> None:
 
 
 def one_round(config: GenerationConfig, model: ModelRunner, folder: Path) -> dict[str, float]:
-    """Shares of the rate, and TFLOP that take as long as writing a pixel."""
+    """Shares of the matmul throughput, and the TFLOP equivalent of writing one pixel."""
     side, meta = matmul_side(model.device), meta_model_of(config)
     a, b = (torch.randn(side, side) for _ in range(2))
     rate = 2e-12 * side**3 / min(seconds(lambda: a @ b) for _ in range(4))
@@ -62,7 +62,7 @@ def one_round(config: GenerationConfig, model: ModelRunner, folder: Path) -> dic
 
 
 def main() -> None:
-    """Rounds for both precisions."""
+    """Measure both precisions."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0)

@@ -1,7 +1,7 @@
 """Time of `pavdm extend` and of ffmpeg re-encoding its input, alternating; rows to benchmarks/results/extend.jsonl.
 
 `default` is `ffmpeg -c:v libx264 -crf 16 -c:a copy`; `same` is ffmpeg with the x264 settings that extend writes with.
-Ratios of processor time (user and system, the whole process) are the steadier ones where other work shares the machine.
+Ratios of processor time (user and system, all threads) vary less on a shared machine.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pavdm_cli.video.write.external import find_ffmpeg
 
 SIZES = {"720p": "1280x720", "1080p": "1920x1080", "2160p": "3840x2160"}
 RATE = 30  # frames per second
-CRF = 16  # what extend writes with unless told otherwise
-BAR = 1.25
+CRF = 16  # the default of extend
+MAX_RATIO = 1.25
 
 
 def main() -> None:
-    """Print the ratios; the exit code is 1 if one of processor time is above the bar."""
+    """Print the ratios; the exit code is 1 if one of processor time is above MAX_RATIO."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--seconds", type=float, default=5)
@@ -43,7 +43,7 @@ def main() -> None:
         worst = max(worst, row["summary"]["default"]["cpu"])
         with args.results.open("a") as file:
             file.write(json.dumps(row) + "\n")
-    sys.exit(0 if worst <= BAR else 1)
+    sys.exit(0 if worst <= MAX_RATIO else 1)
 
 
 def measure(size: str, seconds: float, pairs: int, frames: int) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def clip(folder: Path, size: str, seconds: float) -> Path:
 
 
 def commands(source: Path, frames: int) -> dict[str, list[str]]:
-    """What is compared: extend, ffmpeg as people use it, ffmpeg with our settings."""
+    """The commands: extend, ffmpeg with default settings, ffmpeg with the settings of extend."""
     encoding = EncoderOptions(crf=CRF)
     ours = ["-g", str(encoding.segment_frames(Fraction(RATE))), "-threads", str(encoding.threads)]
     ours += ["-x264-params", X264_DETERMINISTIC]

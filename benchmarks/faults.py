@@ -1,7 +1,7 @@
-"""Real processes that are killed at random moments and inside every write, a full disk, NaN and the like.
+"""Fault injection: real processes are killed at random moments and inside every write, a disk is full, and more.
 
-Prints a table and stores it: what each fault lost beyond what was announced as safe, and whether the video that was
-resumed has the bytes of one that was never interrupted. `python benchmarks/faults.py --kills 50`
+Prints a table and stores it: how many frames that were reported as safe each fault lost, and whether the resumed video
+is byte-identical to an uninterrupted one. `python benchmarks/faults.py --kills 50`
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ HERE = Path(__file__).parent
 FRAMES = 60
 VIDEO = ("generate", "a red ball bouncing over the sea at sunset", "--seed", "1", "--threads", "1", "--steps", "6")
 WORDS = (*VIDEO, "--warmup", "0", "--scale", "1", "--frames", str(FRAMES))
-DISK = 24_000  # bytes that a full disk holds: some segments, and not all
+DISK = 24_000  # bytes of the full disk: enough for some segments only
 HEAD = "| fault | times | exit codes | frames lost | byte-identical |\n|---|---|---|---|---|"
-COUNT = re.compile(r": (\d+)/\d+ frames")  # what is announced as safe
-STEP = 9  # at which sampling fails
+COUNT = re.compile(r": (\d+)/\d+ frames")  # reported as safe
+STEP = 9  # at which faults in sampling occur
 
 
 @dataclass(slots=True)
 class Row:
-    """What a kind of fault did."""
+    """The results of one kind of fault."""
 
     fault: str
     times: int = 0
     exit_codes: set[int] = field(default_factory=set)
-    lost: int = 0  # frames that were announced as safe, and were not
-    identical: int = 0  # videos with the bytes of an uninterrupted one
+    lost: int = 0  # frames that had been reported as safe
+    identical: int = 0  # videos that are byte-identical to an uninterrupted one
     videos: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """A process that ended."""
+class ProcessResult:
+    """The result of a process."""
 
     code: int
-    announced: int  # frames, the last time
-    resumed: int | None  # frames that it continued after; None: it began
+    reported: int  # safe frames, at last
+    resumed: int | None  # frame after which it resumed; None: it started over
 
 
-def run(folder: Path, words: tuple[str, ...], fault: str = "none", number: int = 0, **options: Any) -> Attempt:
+def run(folder: Path, words: tuple[str, ...], fault: str = "none", number: int = 0, **options: Any) -> ProcessResult:
     """Run `pavdm` with a fault; options: `seconds` until a SIGKILL, others for `Popen`."""
     seconds = options.pop("seconds", None)
     command = [sys.executable, str(HERE / "faulty_process.py"), fault, str(number), *words]
@@ -70,14 +70,14 @@ def run(folder: Path, words: tuple[str, ...], fault: str = "none", number: int =
     except subprocess.TimeoutExpired:
         process.kill()
         _, output = process.communicate()
-    return attempt_of(process.returncode, output or "")
+    return parse_result(process.returncode, output or "")
 
 
-def attempt_of(code: int, output: str) -> Attempt:
-    """What an exit code and standard error say of a process."""
+def parse_result(code: int, output: str) -> ProcessResult:
+    """The result of a process from its exit code and standard error."""
     counts = COUNT.findall(output)
     match = re.search(r"resuming after frame (\d+) of", output)
-    return Attempt(code, int(counts[-1]) if counts else 0, int(match[1]) if match else None)
+    return ProcessResult(code, int(counts[-1]) if counts else 0, int(match[1]) if match else None)
 
 
 def _environment() -> dict[str, str]:
@@ -85,46 +85,48 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 
-def resume(folder: Path, row: Row, announced: int, fault: str = "none", number: int = 0, **options: Any) -> Attempt:
-    """Continue the video, or begin it where nothing was saved, and count what that lost.
+def resume(
+    folder: Path, row: Row, reported: int, fault: str = "none", number: int = 0, **options: Any
+) -> ProcessResult:
+    """Resume the video, or start over if nothing was saved, and count lost frames.
 
-    A process that is killed before it says where it begins leaves the count to the next one.
+    If a process is killed before it prints where it starts, the next one counts.
     """
     has_state, complete = (folder / "v.partial.mp4.state").exists(), (folder / "v.mp4").exists()
     words = ("resume", "v.mp4") if has_state or complete else (*WORDS, "-o", "v.mp4", "--force")
-    attempt = run(folder, words, fault, number, **options)
-    if attempt.resumed is None and has_state and not complete and attempt.code:
-        return replace(attempt, announced=announced)
-    row.lost += max(0, announced - (FRAMES if complete else attempt.resumed or 0))
-    return replace(attempt, announced=max(attempt.announced, attempt.resumed or 0))
+    result = run(folder, words, fault, number, **options)
+    if result.resumed is None and has_state and not complete and result.code:
+        return replace(result, reported=reported)
+    row.lost += max(0, reported - (FRAMES if complete else result.resumed or 0))
+    return replace(result, reported=max(result.reported, result.resumed or 0))
 
 
 def compare(folder: Path, expected_video: Path, row: Row) -> None:
-    """Count a video that is complete, alone in its folder and the same."""
+    """Count a complete video, and whether it is identical and alone in its folder."""
     row.videos += 1
     names = [path.name for path in folder.iterdir()]
     row.identical += names == ["v.mp4"] and filecmp.cmp(folder / "v.mp4", expected_video, shallow=False)
 
 
-def finish(folder: Path, expected_video: Path, row: Row, announced: int) -> None:
+def finish(folder: Path, expected_video: Path, row: Row, reported: int) -> None:
     """Resume without a fault, and compare."""
-    resume(folder, row, announced)
+    resume(folder, row, reported)
     compare(folder, expected_video, row)
 
 
 def random_kills(expected_video: Path, count: int, longest: float) -> Row:
-    """SIGKILL at random moments, up to six times a video."""
+    """SIGKILL at random moments, up to six times per video."""
     row, rng = Row("SIGKILL at a random moment"), random.Random(0)
     while row.times < count:
-        with empty_folder() as folder:
-            attempt = run(folder, (*WORDS, "-o", "v.mp4"), seconds=rng.uniform(0.3, 1) * longest)
+        with TemporaryFolder() as folder:
+            result = run(folder, (*WORDS, "-o", "v.mp4"), seconds=rng.uniform(0.3, 1) * longest)
             for _ in range(5):
-                row.times += attempt.code == -signal.SIGKILL
-                row.exit_codes.add(attempt.code)
+                row.times += result.code == -signal.SIGKILL
+                row.exit_codes.add(result.code)
                 if (folder / "v.mp4").exists():
                     break
-                attempt = resume(folder, row, attempt.announced, seconds=rng.uniform(0.3, 1) * longest)
-            finish(folder, expected_video, row, attempt.announced)
+                result = resume(folder, row, result.reported, seconds=rng.uniform(0.3, 1) * longest)
+            finish(folder, expected_video, row, result.reported)
     return row
 
 
@@ -133,42 +135,42 @@ def kills_inside(expected_video: Path, fault: str, max_calls: int) -> Row:
     names = {name: f"SIGKILL before os.{name}" for name in faulty_process.KILLS}
     row = Row(names.get(fault, f"SIGKILL after {fault}"))
     for number in range(1, max_calls + 1):
-        with empty_folder() as folder:
-            attempt = run(folder, (*WORDS, "-o", "v.mp4"), fault, number)
-            if attempt.code == 0:
+        with TemporaryFolder() as folder:
+            result = run(folder, (*WORDS, "-o", "v.mp4"), fault, number)
+            if result.code == 0:
                 break
             row.times += 1
-            row.exit_codes.add(attempt.code)
-            finish(folder, expected_video, row, attempt.announced)
+            row.exit_codes.add(result.code)
+            finish(folder, expected_video, row, result.reported)
     return row
 
 
 def limit_files() -> None:
-    """No file of this process may be longer."""
+    """Limit the size of files of this process."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (DISK, DISK))
 
 
 def full_disk(expected_video: Path) -> Row:
-    """A tmpfs that fills, and room again; where none may be mounted, a limit on the length of files."""
+    """A full tmpfs that then has space again; if it cannot be mounted, a limit on file sizes."""
     row = Row("full disk (tmpfs)")
-    with empty_folder() as folder:
+    with TemporaryFolder() as folder:
         is_mounted = mount(folder, DISK * 8)
         limits = {} if is_mounted else {"preexec_fn": limit_files}
         row.fault = row.fault if is_mounted else "full disk (limit on file sizes)"
         (folder / "ballast").write_bytes(bytes(DISK * 6 if is_mounted else 0))
-        attempt = run(folder, (*WORDS, "-o", "v.mp4"), **limits)
-        row.times, row.exit_codes = 1, {attempt.code}
+        result = run(folder, (*WORDS, "-o", "v.mp4"), **limits)
+        row.times, row.exit_codes = 1, {result.code}
         (folder / "ballast").unlink()
         if is_mounted:
             subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
-        finish(folder, expected_video, row, attempt.announced)
+        finish(folder, expected_video, row, result.reported)
         if is_mounted:
             subprocess.run(["umount", str(folder)], check=True)
     return row
 
 
 def mount(folder: Path, size: int) -> bool:
-    """Mount a tmpfs of so many bytes; False where that is not allowed."""
+    """Mount a tmpfs of this size; False if that is not permitted."""
     command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     return (
         shutil.which("mount") is not None and not subprocess.run(command, capture_output=True, check=False).returncode
@@ -176,59 +178,59 @@ def mount(folder: Path, size: int) -> bool:
 
 
 def fault_in_sampling(expected_video: Path, fault: str) -> Row:
-    """NaN, or a lack of memory, at one step; the same video without it afterwards."""
+    """NaN or an out-of-memory error at one step; then the video is resumed without it."""
     row = Row(fault)
-    with empty_folder() as folder:
-        attempt = run(folder, (*WORDS, "-o", "v.mp4"), fault, STEP)
-        row.times, row.exit_codes = 1, {attempt.code}
-        finish(folder, expected_video, row, attempt.announced)
+    with TemporaryFolder() as folder:
+        result = run(folder, (*WORDS, "-o", "v.mp4"), fault, STEP)
+        row.times, row.exit_codes = 1, {result.code}
+        finish(folder, expected_video, row, result.reported)
     return row
 
 
 def removed_folder(expected_video: Path) -> Row:
-    """The folder is removed in the middle: nothing can be left, and the error is one line."""
+    """The folder is removed meanwhile; then the video starts over."""
     row = Row("removed folder")
-    with empty_folder() as parent:
+    with TemporaryFolder() as parent:
         folder = parent / "work"
         folder.mkdir()
-        attempt = run(folder, (*WORDS, "-o", "v.mp4"), "removed folder", STEP)
-        row.times, row.exit_codes = 1, {attempt.code}
+        result = run(folder, (*WORDS, "-o", "v.mp4"), "removed folder", STEP)
+        row.times, row.exit_codes = 1, {result.code}
         folder.mkdir(exist_ok=True)
         run(folder, (*WORDS, "-o", "v.mp4"))
         compare(folder, expected_video, row)
     return row
 
 
-def dead_pipes(expected_video: Path) -> Row:
-    """Nobody reads standard output and standard error."""
-    row = Row("dead pipes")
-    with empty_folder() as folder:
+def closed_pipes(expected_video: Path) -> Row:
+    """Standard output and standard error are pipes without a reader."""
+    row = Row("closed pipes")
+    with TemporaryFolder() as folder:
         read_end, write_end = os.pipe()
         os.close(read_end)
-        attempt = run(folder, (*WORDS, "-o", "v.mp4"), stdout=write_end, stderr=write_end)
+        result = run(folder, (*WORDS, "-o", "v.mp4"), stdout=write_end, stderr=write_end)
         os.close(write_end)
-        row.times, row.exit_codes = 1, {attempt.code}
+        row.times, row.exit_codes = 1, {result.code}
         compare(folder, expected_video, row)
     return row
 
 
 def end_by_signal(expected_video: Path, number: signal.Signals) -> Row:
-    """A signal that asks for an end, when a third of the frames are safe."""
+    """A termination signal after a third of the frames are safe."""
     row = Row(number.name)
-    with empty_folder() as folder:
+    with TemporaryFolder() as folder:
         command = [sys.executable, str(HERE / "faulty_process.py"), "none", "0", *WORDS, "-o", "v.mp4"]
         streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         with subprocess.Popen(command, cwd=folder, text=True, env=_environment(), **streams) as process:
             counts = (int(match[1]) for line in process.stderr or () if (match := COUNT.search(line)))
-            announced = next(count for count in counts if count >= FRAMES // 3)
+            reported = next(count for count in counts if count >= FRAMES // 3)
             process.send_signal(number)
-            announced = max([announced, *counts])
+            reported = max([reported, *counts])
         row.times, row.exit_codes = 1, {process.returncode}
-        finish(folder, expected_video, row, announced)
+        finish(folder, expected_video, row, reported)
     return row
 
 
-class empty_folder(tempfile.TemporaryDirectory):  # type: ignore[type-arg]
+class TemporaryFolder(tempfile.TemporaryDirectory):  # type: ignore[type-arg]
     """A temporary folder, as a path."""
 
     def __enter__(self) -> Path:  # type: ignore[override]
@@ -236,17 +238,17 @@ class empty_folder(tempfile.TemporaryDirectory):  # type: ignore[type-arg]
 
 
 def rows(kills: int, inside: int) -> Iterator[Row]:
-    """All kinds of faults."""
-    with empty_folder() as folder:
+    """A row for every kind of fault."""
+    with TemporaryFolder() as folder:
         start = time.monotonic()
         run(folder, (*WORDS, "-o", "v.mp4"))
         longest, expected_video = time.monotonic() - start, folder / "v.mp4"
         yield random_kills(expected_video, kills, longest)
-        for fault in (*faulty_process.HALVES, *faulty_process.KILLS):
+        for fault in (*faulty_process.PARTIAL_WRITES, *faulty_process.KILLS):
             yield kills_inside(expected_video, fault, inside)
         for number in (signal.SIGINT, signal.SIGTERM):
             yield end_by_signal(expected_video, number)
-        calls: list[Callable[[Path], Row]] = [full_disk, removed_folder, dead_pipes]
+        calls: list[Callable[[Path], Row]] = [full_disk, removed_folder, closed_pipes]
         yield from (call(expected_video) for call in calls)
         yield from (fault_in_sampling(expected_video, fault) for fault in ("nan", "out of memory"))
 
@@ -261,7 +263,7 @@ def main() -> None:
     """Print a table of all faults and append a row; the exit code is 1 if a frame was lost or a video differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50, help="SIGKILLs at random moments")
-    parser.add_argument("--inside", type=int, default=100, help="the most SIGKILLs inside each kind of write")
+    parser.add_argument("--inside", type=int, default=100, help="maximum number of SIGKILLs inside each kind of write")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "faults.jsonl")
     args = parser.parse_args()
     fault_rows: list[dict[str, Any]] = []

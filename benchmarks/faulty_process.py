@@ -1,6 +1,6 @@
-"""`pavdm` with one fault: `python faulty_process.py FAULT NUMBER WORDS...`, started by `faults.py` and by tests.
+"""Runs `pavdm` with an injected fault: `python faulty_process.py FAULT NUMBER WORDS...`; for `faults.py` and tests.
 
-Every checkpoint is announced on stderr at once. The fault comes at the given call of its kind.
+Every checkpoint is reported on stderr at once. NUMBER: the call, counted from 1, at which the fault occurs.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pavdm_cli import ui
 from pavdm_cli.__main__ import main
 
 KILLS = ("fsync", "replace", "link", "unlink")  # functions of `os` before which the process is killed
-HALVES = ("half a segment", "half a checkpoint")  # writes after half of which it is
+PARTIAL_WRITES = ("half a segment", "half a checkpoint")  # killed after half of this write
 
 
 def at_call(number: int, act: Callable[..., None], call: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which does something else first at its call of this number, counted from 1."""
+    """Wrap a function: `act` runs before its call of this number, counted from 1."""
     count = 0
 
     def count_call(*values: Any, **options: Any) -> Any:
@@ -35,24 +35,24 @@ def at_call(number: int, act: Callable[..., None], call: Callable[..., Any]) -> 
 
 
 def kill(*values: object) -> None:
-    """End the process as a power failure would."""
+    """Kill the process, as a power failure would."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def write_half_and_kill(file: Any, data: bytes) -> None:
-    """Of a `GrowingFile`."""
+    """A `GrowingFile._write` that kills the process after half of the data."""
     file._file.write(data[: len(data) // 2])
     kill()
 
 
 def write_half_checkpoint_and_kill(path: Path, parts: list[bytes]) -> None:
-    """Of `write_durably`."""
+    """A `write_durably` that kills the process after half of the data."""
     path.with_name(path.name + ".tmp").write_bytes(parts[0][: len(parts[0]) // 2])
     kill()
 
 
-def plant(fault: str, number: int) -> None:
-    """Patch the program."""
+def inject(fault: str, number: int) -> None:
+    """Patch the program with the fault."""
     if fault in KILLS:
         setattr(os, fault, at_call(number, kill, getattr(os, fault)))
     elif fault == "half a segment":
@@ -65,11 +65,11 @@ def plant(fault: str, number: int) -> None:
         writes = at_call(number, write_half_checkpoint_and_kill, checkpoint.write_durably)
         checkpoint.write_durably = writes
     elif fault != "none":
-        _plant_in_sampling(fault, number)
+        _inject_in_sampling(fault, number)
 
 
-def _plant_in_sampling(fault: str, number: int) -> None:
-    """NaN from a step on, a lack of memory, or a folder that is removed."""
+def _inject_in_sampling(fault: str, number: int) -> None:
+    """NaN from a step on, an out-of-memory error, or a removed folder."""
     from pavdm_cli.sampling import loop
 
     step, count = loop.denoise_step, 0
@@ -92,6 +92,6 @@ def _plant_in_sampling(fault: str, number: int) -> None:
 if __name__ == "__main__":
     kind, position, *words = sys.argv[1:]
     ui.SECONDS_BETWEEN_LINES = 0.0
-    plant(kind, int(position))
+    inject(kind, int(position))
     sys.argv = ["pavdm", *words]
     main()

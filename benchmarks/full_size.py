@@ -33,11 +33,11 @@ LIMIT = 24 * 2**10  # MB
 
 
 def main() -> None:
-    """Print what a pass took; the exit code is 1 if the process held 24 GiB or the output is not finite."""
+    """Print time and memory; the exit code is 1 if the process used 24 GiB or the output is not finite."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--passes", type=int, default=2, help="timed, one after the other")
-    parser.add_argument("--threads", type=int, default=0, help="0: the default of torch")
+    parser.add_argument("--passes", type=int, default=2, help="number of timed forward passes")
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "full-size.jsonl")
     args = parser.parse_args()
     torch.set_num_threads(args.threads or torch.get_num_threads())
@@ -50,12 +50,12 @@ def main() -> None:
 
 
 def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
-    """One row: the machine, its matmul throughput in this run, what was run, and what it took."""
+    """One row: machine, ceilings, configuration, samples and summary."""
     start = time.perf_counter()
     model = init_random(lambda: STDiT(XL2), CPU, dtype, {"rope.freqs": rotary_frequencies(XL2.head_width)})
     init_seconds = time.perf_counter() - start
     parameters, weights = (sum(f(p) for p in model.parameters()) for f in (torch.numel, lambda p: p.nbytes))
-    denoiser, step = bind_network(model)
+    denoiser, step = build_denoiser(model)
     seconds, velocity = time_passes(denoiser, passes)
     tflop = 1e-12 * step_flops(XL2, step, tokens_per_latent(XL2, (SIZE[0] // 8, SIZE[1] // 8)))
     ceiling = ceilings(CPU, dtype)
@@ -63,7 +63,7 @@ def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
     summary = {
         "parameters": parameters,
         "weights_mb": weights / 2**20,
-        "made_up_s": init_seconds,
+        "init_s": init_seconds,
         "pass_s": min(seconds),
         "pass_tflop": tflop,
         "matrix_share": tflop / min(seconds) / ceiling["matrix_tflops"],
@@ -75,8 +75,8 @@ def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
     return row | {"samples": {"pass_s": seconds}, "summary": summary}
 
 
-def bind_network(model: STDiT) -> tuple[Denoiser, StepShape]:
-    """The network bound to 300 random tokens under guidance, and the size of a step."""
+def build_denoiser(model: STDiT) -> tuple[Denoiser, StepShape]:
+    """A denoiser with guidance over 300 random text tokens, and the size of a step."""
     y = torch.randn(2, XL2.text_length, XL2.text_width, generator=torch.Generator().manual_seed(1))
     sigmas = shifted_sigmas(STEPS, MODEL.timestep_ratio(SIZE, NOISY + CLEAN))
     with torch.no_grad():
@@ -87,7 +87,7 @@ def bind_network(model: STDiT) -> tuple[Denoiser, StepShape]:
 
 
 def time_passes(denoiser: Denoiser, passes: int) -> tuple[list[float], torch.Tensor]:
-    """Seconds of every pass, and the last one's velocity."""
+    """Seconds of every pass, and the velocity of the last one."""
     generator = torch.Generator().manual_seed(2)
     latents = torch.randn(1, CLEAN + NOISY, XL2.in_channels, SIZE[0] // 8, SIZE[1] // 8, generator=generator)
     kv_cache = denoiser.prefill(latents[:, :CLEAN], 0)

@@ -28,7 +28,7 @@ from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
 
 PROMPT = "a red balloon drifting over green hills at sunset"
-SPAN, WARM = 600, 300  # seconds of video: of each end, and before memory is compared
+SPAN, WARM_UP = 600, 300  # seconds of video: compared at each end, and skipped for memory
 MAX_MEMORY_RATIO, MAX_CHUNK_RATIO = 1.02, 1.05
 Sample = tuple[int, float, int]  # frames on the disk, seconds, bytes of the process
 
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def record(config: GenerationConfig, output: Output) -> list[Sample]:
-    """Make the video as the command does; one sample for each time that frames reached the disk."""
+    """Generate the video like the command; one sample whenever frames reach the disk."""
     process, samples, start = psutil.Process(), list[Sample](), time.monotonic()
     num_written = 0
 
@@ -77,7 +77,7 @@ def summarize(samples: list[Sample], fps: float) -> dict[str, Any]:
     gaps = [(frames / fps, later - earlier) for (_, earlier, _), (frames, later, _) in pairwise(samples)]
     first = median(gap for at, gap in gaps if at <= SPAN)
     last = median(gap for at, gap in gaps if at > end - SPAN)
-    early = median(size for frames, _, size in samples if WARM <= frames / fps <= WARM + SPAN)
+    early = median(size for frames, _, size in samples if WARM_UP <= frames / fps <= WARM_UP + SPAN)
     late = median(size for frames, _, size in samples if frames / fps > end - SPAN)
     return {
         "frames": samples[-1][0],

@@ -57,10 +57,10 @@ def is_quiet(row: Row, rows: list[Row]) -> bool:
 
 
 def quiet_rows(name: str, kind: str, model: str, **values: Any) -> list[Row]:
-    """The rows of a kind, a model and some values that were quiet, the oldest first."""
+    """Rows of a quiet machine with this kind, model and these settings, oldest first."""
     fields, all_rows = {"model": model, **values}, [row for file in FILES for row in rows_of(file)]
     rows = [row for row in rows_of(name) if row["kind"] == kind and execution_of(row)]
-    clean = [row for row in rows if "+" not in row["env"]["commit"]]  # of code that can be had again
+    clean = [row for row in rows if "+" not in row["env"]["commit"]]  # of committed code
     return [row for row in clean if fields.items() <= settings_of(row).items() and is_quiet(row, all_rows)]
 
 
@@ -75,19 +75,19 @@ def execution_of(row: Row) -> Row:
     return config.get("execution") or config.get("engine") or {}
 
 
-def middle_of_three(rows: list[Row]) -> Row | None:
+def median_row(rows: list[Row]) -> Row | None:
     """The median of the last three rows, by the end-to-end rate; None if there are fewer."""
-    alone = [row for row in rows if execution_of(row).get("overlap_decode") != "on"][-3:]
-    return sorted(alone, key=lambda row: row["summary"]["end_to_end_fps"])[1] if len(alone) == 3 else None
+    sequential = [row for row in rows if execution_of(row).get("overlap_decode") != "on"][-3:]
+    return sorted(sequential, key=lambda row: row["summary"]["end_to_end_fps"])[1] if len(sequential) == 3 else None
 
 
-def pocket_lines(row: Row, waits: Row, narrow: Row) -> list[str]:
-    """Speed of the bundled model, and what a person waits for; `narrow` is its row in bfloat16."""
-    result, latency, config, lower = row["summary"], waits["summary"], row["config"], narrow["summary"]
+def pocket_lines(row: Row, latency_row: Row, narrow: Row) -> list[str]:
+    """Speed and latency of the bundled model; `narrow`: its row in bfloat16."""
+    result, latency, config, lower = row["summary"], latency_row["summary"], row["config"], narrow["summary"]
     first = f"{latency['first_frame_cold_p50_s']:.1f} s, {latency['first_frame_warm_p50_s']:.2f} s"
     stages = ", ".join(f"{name} {result[f'{name}_s']:.2f} s" for name in ("text", "denoise", "decode", "write"))
     return [
-        f"| `pocket`, {config['frames']} frames at 96x64, {config['steps']} steps | |",
+        f"| `pocket`, {config['frames']} frames at {config.get('size', '96x64')}, {config['steps']} steps | |",
         "|---|---|",
         f"| denoising alone, steady state | {result['steady_fps']:.1f} fps |",
         f"| end to end, to a file | {result['end_to_end_fps']:.1f} fps, {result['real_time_factor']:.1f}x real time |",
@@ -123,7 +123,7 @@ def mid_lines(recompute: Row, ladder: Row, small: Row) -> list[str]:
 
 
 def compiled_lines(ladder: Row, small: Row) -> list[str]:
-    """What compiling gives, where both ladders have that rung: it takes a C++ compiler."""
+    """The speedup of --compile, if both ladders have that rung, which needs a C++ compiler."""
     if not all("+ compile" in row["samples"] for row in (ladder, small)):
         return []
     speedup, small_speedup = compile_speedup(ladder), compile_speedup(small)
@@ -135,7 +135,7 @@ def compiled_lines(ladder: Row, small: Row) -> list[str]:
 
 
 def compile_speedup(ladder: Row) -> float:
-    """How many times as fast the last rung is as the one before it, in the median round."""
+    """The speedup of the last rung over the one before it: the median over rounds."""
     samples = ladder["samples"]
     before_compiling = samples[list(samples)[list(samples).index("+ compile") - 1]]
     pairs = zip(before_compiling, samples["+ compile"], strict=True)
@@ -156,19 +156,21 @@ def released_lines(row: Row) -> list[str]:
 
 
 def speed_of_pocket() -> list[str]:
-    """The table of the bundled model, where its rows are quiet."""
+    """The table of the bundled model, if it has rows of a quiet machine."""
     fast, narrow = (
-        middle_of_three(
-            quiet_rows("throughput.jsonl", "throughput", "pocket", random_weights=False, precision=precision)
-        )
+        median_row(quiet_rows("throughput.jsonl", "throughput", "pocket", random_weights=False, precision=precision))
         for precision in ("fp32", "bf16")
     )
-    waits = quiet_rows("latency.jsonl", "latency", "pocket")
-    return pocket_lines(fast, waits[-1], narrow) if fast and narrow and waits else [f"The speed of `pocket` {MISSING}"]
+    latency_rows = quiet_rows("latency.jsonl", "latency", "pocket")
+    return (
+        pocket_lines(fast, latency_rows[-1], narrow)
+        if fast and narrow and latency_rows
+        else [f"The speed of `pocket` {MISSING}"]
+    )
 
 
 def ladder_of_mid() -> list[str]:
-    """The ladder of optimisations, where its rows are quiet."""
+    """The ladder of optimisations, if it has rows of a quiet machine."""
     large = quiet_rows("throughput.jsonl", "throughput", "mid", context_cache="recompute")
     ladder, small = (quiet_rows("throughput.jsonl", "ablate", model) for model in ("mid", "pocket"))
     if not (large and ladder and small):
@@ -183,7 +185,7 @@ def section() -> str:
 
 
 def measure() -> list[tuple[str, Row]]:
-    """New rows, repeated while the machine was not quiet; those that never were are left out, and named."""
+    """New rows; a measurement is repeated while the machine is busy, and left out with a message if it stays busy."""
     measured_rows: list[tuple[str, Row]] = []
     with tempfile.TemporaryDirectory() as folder:
         for number, (name, words) in enumerate(MEASUREMENTS):
@@ -207,10 +209,10 @@ def bench(out: Path, words: tuple[str, ...]) -> Row:
     """The row of one run of `pavdm bench`, with the cores that other processes kept busy meanwhile."""
     command = [sys.executable, "-m", "pavdm_cli", "bench", *words, "--out", str(out)]
     print("pavdm bench", *words, file=sys.stderr)
-    began, other_seconds = perf_counter(), other_cpu_seconds()
+    start, other_seconds = perf_counter(), other_cpu_seconds()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     row = dict(json.loads(out.read_text(encoding="utf-8")))
-    row["env"]["other_cores"] = round((other_cpu_seconds() - other_seconds) / (perf_counter() - began), 3)
+    row["env"]["other_cores"] = round((other_cpu_seconds() - other_seconds) / (perf_counter() - start), 3)
     return row
 
 
@@ -218,8 +220,8 @@ def other_cpu_seconds() -> float:
     """CPU time of all processes but this one and its children since the machine started (Linux: /proc/stat)."""
     user, nice, system = (int(ticks) for ticks in Path("/proc/stat").read_text(encoding="ascii").split()[1:4])
     times = os.times()
-    ours = times.user + times.system + times.children_user + times.children_system
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - ours
+    own = times.user + times.system + times.children_user + times.children_system
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - own
 
 
 def main() -> None:

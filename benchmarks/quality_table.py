@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -106,10 +105,10 @@ def partial_table() -> str:
         ("object as prompted", "object right"),
         ("frames with exactly one object", "exactly one object"),
     ):
-        found = [bars[f"{name}, {group}"] for group in PARTIAL]
-        shares = ", ".join(f"{bar['value'] * 100:.0f}" for bar in found)
-        missed = "" if all(bar["passed"] for bar in found) else ": missed"
-        lines.append(f"| {label} | at least {percent(found[0]['low'])} | {shares} %{missed} |")
+        measured = [bars[f"{name}, {group}"] for group in PARTIAL]
+        shares = ", ".join(f"{bar['value'] * 100:.0f}" for bar in measured)
+        missed = "" if all(bar["passed"] for bar in measured) else ": missed"
+        lines.append(f"| {label} | at least {percent(measured[0]['low'])} | {shares} %{missed} |")
     return "\n".join(lines)
 
 
@@ -124,9 +123,10 @@ def _figure_rows() -> Iterator[str]:
 def main() -> None:
     """Rewrite both tables."""
     text = DOCUMENT.read_text(encoding="utf-8")
-    for name, table in (("quality", quality_table()), ("partial", partial_table())):
-        pattern = rf"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)"
-        text = re.sub(pattern, lambda match, table=table: f"{match[1]}{table}\n{match[2]}", text, flags=re.DOTALL)
+    for name, lines in (("quality", quality_table()), ("partial", partial_table())):
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}{lines}\n{end}{rest.split(end)[1]}"
     DOCUMENT.write_text(text, encoding="utf-8")
 
 

@@ -48,7 +48,7 @@ LOOPS = {"loop": "`--loop`", "none": "without"}
 
 @dataclass(frozen=True, slots=True)
 class SourceVideo:
-    """A video with everything that it can be regenerated from."""
+    """A video and what is needed to regenerate parts of it."""
 
     config: GenerationConfig
     model: ModelRunner
@@ -73,8 +73,8 @@ def decode(model: ModelRunner, latents: Tensor) -> Pixels:
     return to_bytes(model.decode(latents)[0])
 
 
-def remake_span(source: SourceVideo, span: range, seed: int, joins: bool) -> Pixels:
-    """The video with new chunks in a span, which lead up to the next one or end as a video does."""
+def regenerate_span(source: SourceVideo, span: range, seed: int, joins: bool) -> Pixels:
+    """The video with a regenerated span; joins: conditioned on the chunk that follows, instead of ending the video."""
     config, size = source.config, source.config.schedule.chunk
     first, stop = config.warmup + span.start, config.warmup + span.stop
     schedule = with_right_context(config.schedule, stop, size, first) if joins else config.schedule
@@ -88,24 +88,24 @@ def remake_span(source: SourceVideo, span: range, seed: int, joins: bool) -> Pix
     return decode(source.model, torch.cat([source.latents[:, : size * span.start], *new, after], dim=1))
 
 
-def remake_loop_end(source: SourceVideo, schedule: Schedule | None = None) -> Pixels:
-    """The video and its first two chunks again, its last ones made so that they lead up to them."""
+def regenerate_loop_end(source: SourceVideo, schedule: Schedule | None = None) -> Pixels:
+    """The video with its last chunks regenerated to lead into its first two, which are appended."""
     config, size = source.config, source.config.schedule.chunk
     first = source.latents[:, : LOOP_CHUNKS * size]
     schedule = schedule or with_loop_context(
         config.schedule, config.total_chunks, config.warmup, config.spec.loop_latents
     )
     assert schedule.join is not None
-    before = source.chunks[schedule.join - 1 - config.warmup]  # up to here, a looping video is the same
+    before = source.chunks[schedule.join - 1 - config.warmup]  # a looping video is the same up to here
     new_config = replace(config, schedule=schedule)
     new = list(pipeline.sample_latents(new_config, source.model, replace(before.state, right_context=first.clone())))
     kept_latents = source.latents[:, : size * (schedule.join - config.warmup)]
     return decode(source.model, torch.cat([kept_latents, *new, first], dim=1))
 
 
-def jump(frames: Pixels, at: int) -> float:
-    """Mean change from the frame before to frame `at`, in levels of 255."""
-    return float(np.abs(frames[at].astype(int) - frames[at - 1]).mean())
+def jump(frames: Pixels, index: int) -> float:
+    """Mean absolute difference of a frame from the one before, of 255."""
+    return float(np.abs(frames[index].astype(int) - frames[index - 1]).mean())
 
 
 def sharpness(frames: Pixels) -> float:
@@ -115,35 +115,38 @@ def sharpness(frames: Pixels) -> float:
     return float(np.abs(inner).mean())
 
 
-def figures(frames: Pixels, source: SourceVideo, first: int, end: int) -> dict[str, float]:
+def join_metrics(frames: Pixels, source: SourceVideo, first: int, end: int) -> dict[str, float]:
     """Jumps relative to the median one of the video, and sharpness relative to the original's."""
-    usual = median(jump(source.frames, at) for at in range(8, len(source.frames)))
+    typical_jump = median(jump(source.frames, index) for index in range(8, len(source.frames)))
     sharp = sharpness(frames[first:end]) / sharpness(source.frames[first:end])
-    values = {"join": jump(frames, end) / usual if end < len(frames) else 0.0, "left": jump(frames, first) / usual}
+    values = {
+        "join": jump(frames, end) / typical_jump if end < len(frames) else 0.0,
+        "left": jump(frames, first) / typical_jump,
+    }
     return {name: round(value, 3) for name, value in (values | {"sharpness": sharp}).items()}
 
 
 def measure(source: SourceVideo, number: int) -> tuple[dict[str, Any], list[Pixels]]:
-    """The figures of a video, and frames of its joins."""
+    """The metrics of a video, and frames around its joins."""
     spans, sheet = [], []
     for span in SPANS:
         first, end = 4 * span.start, 4 * span.stop
-        results = {kind: remake_span(source, span, OTHER_SEED + number, kind == "redo") for kind in ("redo", "cut")}
+        results = {kind: regenerate_span(source, span, OTHER_SEED + number, kind == "redo") for kind in ("redo", "cut")}
         results["original"] = source.frames
-        rows = {kind: figures(frames, source, first, end) for kind, frames in results.items()}
+        rows = {kind: join_metrics(frames, source, first, end) for kind, frames in results.items()}
         spans.append({"first": first, "end": end} | rows)
-        sheet += [frames_around(frames, place) for frames in results.values() for place in (first, end)]
+        sheet += [frames_around(frames, index) for frames in results.values() for index in (first, end)]
     cut_loop = decode(source.model, torch.cat([source.latents, source.latents[:, :4]], dim=1))
-    end, loop = len(source.frames), remake_loop_end(source)
+    end, loop = len(source.frames), regenerate_loop_end(source)
     start = end - 32
-    loops = {"loop": figures(loop, source, start, end), "none": figures(cut_loop, source, start, end)}
+    loops = {"loop": join_metrics(loop, source, start, end), "none": join_metrics(cut_loop, source, start, end)}
     sheet += [frames_around(loop, end), frames_around(cut_loop, end)]
     return {"spans": spans, "loop": loops}, sheet
 
 
-def frames_around(frames: Pixels, place: int, each: int = 6) -> Pixels:
-    """Frames before and after a place."""
-    return frames[place - each : place + each]
+def frames_around(frames: Pixels, index: int, count: int = 6) -> Pixels:
+    """`count` frames before and after an index."""
+    return frames[index - count : index + count]
 
 
 def line(name: str, rows: list[dict[str, float]]) -> str:

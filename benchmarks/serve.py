@@ -1,7 +1,7 @@
-"""How soon `pavdm serve` shows its first frame and follows a new prompt, and what viewers and a long queue cost.
+"""Latency of `pavdm serve` for the first frame and a new prompt, and the cost of viewers and a long queue.
 
 One server on loopback with `pocket`; one row in `benchmarks/results/serve.jsonl`. `python benchmarks/serve.py`. With
-Chromium and playwright also how often the page's video stalls at real time, alone and with a tab that takes a core.
+Chromium and playwright also how often the page's video stalls at real time, alone and with a tab that occupies a core.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ RESULTS = Path(__file__).parent / "results" / "serve.jsonl"
 PROMPT, NEW_PROMPT = "a red balloon over green hills", "at night"
 VIEWERS, QUEUED = 20, 200
 JSON = {"content-type": "application/json"}
-WARM_UP, SPAN = 6.0, 8.0  # seconds until the model is loaded; seconds that are measured
+WARM_UP, SPAN = 6.0, 8.0  # seconds for loading the model; seconds of a measurement
 WATCHED = 30.0  # seconds of playback
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-TAKE_A_CORE = "new Worker(URL.createObjectURL(new Blob(['for (;;);'])))"
+BUSY_WORKER = "new Worker(URL.createObjectURL(new Blob(['for (;;);'])))"
 COUNT_STALLS = """
     globalThis.stalls = 0;
     document.getElementById("video").addEventListener("waiting", () => stalls++);
@@ -40,11 +40,11 @@ def request(address: str, path: str, body: dict[str, Any] | None = None) -> Any:
         return json.load(response)
 
 
-def speed(address: str, video: str) -> float:
-    """Frames per second that are rendered."""
-    begin, frames = time.monotonic(), request(address, video)["frames"]
+def render_fps(address: str, video: str) -> float:
+    """Frames rendered per second."""
+    start, frames = time.monotonic(), request(address, video)["frames"]
     time.sleep(SPAN)
-    return round((request(address, video)["frames"] - frames) / (time.monotonic() - begin), 2)
+    return round((request(address, video)["frames"] - frames) / (time.monotonic() - start), 2)
 
 
 def playback(address: str) -> dict[str, Any]:
@@ -55,8 +55,8 @@ def playback(address: str) -> dict[str, Any]:
         return {}
     if CHROMIUM is None:
         return {}
-    with sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
         page.goto(address)
         page.fill("#prompt", PROMPT)
@@ -65,7 +65,7 @@ def playback(address: str) -> dict[str, Any]:
             time.sleep(0.05)
         page.evaluate(COUNT_STALLS)
         row = {"watched_seconds": WATCHED} | _watch(page, "")
-        browser.new_page().evaluate(TAKE_A_CORE)
+        browser.new_page().evaluate(BUSY_WORKER)
         row |= _watch(page, "_with_busy_tab")
         page.click("#stop")
         browser.close()
@@ -73,32 +73,32 @@ def playback(address: str) -> dict[str, Any]:
 
 
 def _watch(page: Any, phase: str) -> dict[str, float]:
-    """How often playback stopped to wait, and for how long in all."""
-    begin, (stalls, position) = time.monotonic(), page.evaluate("[stalls, video.currentTime]")
+    """The number of stalls, and their total length in seconds."""
+    start, (stalls, position) = time.monotonic(), page.evaluate("[stalls, video.currentTime]")
     time.sleep(WATCHED)
     now, (stalls_after, position_after) = time.monotonic(), page.evaluate("[stalls, video.currentTime]")
-    stalled_seconds = max(0.0, now - begin - (position_after - position))
+    stalled_seconds = max(0.0, now - start - (position_after - position))
     return {f"stalls{phase}": stalls_after - stalls, f"stalled_seconds{phase}": round(stalled_seconds, 1)}
 
 
 def measure(address: str, server: psutil.Process) -> dict[str, Any]:
-    """The figures of a row."""
+    """All measurements of a row."""
     time.sleep(WARM_UP)
     row = playback(address)
-    begin, body = time.monotonic(), {"prompt": PROMPT, "seconds": "forever", "live": True, "seed": 3}
+    start, body = time.monotonic(), {"prompt": PROMPT, "seconds": "forever", "live": True, "seed": 3}
     video = f"v1/videos/{request(address, 'v1/videos', body)['id']}"
     urllib.request.urlopen(f"{address}{video}/stream", timeout=60).read(1000)
-    row |= {"first_frame_seconds": round(time.monotonic() - begin, 2)}
-    row |= {"rate": 8, "frames_per_second": speed(address, video)}
-    begin = time.monotonic()
+    row |= {"first_frame_seconds": round(time.monotonic() - start, 2)}
+    row |= {"rate": 8, "frames_per_second": render_fps(address, video)}
+    start = time.monotonic()
     request(address, f"{video}/prompt", {"prompt": NEW_PROMPT})
     while not request(address, video)["timeline"]:
         time.sleep(0.01)
-    row |= {"new_prompt_seconds": round(time.monotonic() - begin, 2), "megabytes": server.memory_info().rss >> 20}
+    row |= {"new_prompt_seconds": round(time.monotonic() - start, 2), "megabytes": server.memory_info().rss >> 20}
     viewers = [urllib.request.urlopen(f"{address}{video}/stream", timeout=60) for _ in range(VIEWERS)]
     for seed in range(QUEUED):
         request(address, "v1/videos", {"prompt": PROMPT, "seed": seed})
-    row |= {"viewers": len(viewers), "queued": QUEUED, "frames_per_second_with_all": speed(address, video)}
+    row |= {"viewers": len(viewers), "queued": QUEUED, "frames_per_second_with_all": render_fps(address, video)}
     return row | {"megabytes_with_all": server.memory_info().rss >> 20}
 
 

@@ -12,7 +12,7 @@ from pavdm_cli.video.contact_sheet import write_contact_sheet
 
 
 def main(video: str, png: str, interval: str = "2", columns: str = "6") -> None:
-    """Take a frame every so often, row by row; what does not fill a row is left out."""
+    """Write one frame per interval, row by row; an incomplete last row is left out."""
     source = open_video(video)
     step = round(float(interval) * source.rate)
     frames = [frame for number, (frame, _) in enumerate(FrameReader(source)) if number % step == 0]

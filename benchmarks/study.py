@@ -1,7 +1,7 @@
 """The paper's study on a model that anyone can run: `python benchmarks/study.py FOLDER --base denoiser.safetensors`.
 
 Fine-tunes PA and RW from the base weights with equal budgets, generates every arm with paired prompts and seeds,
-measures every video, and with --report writes docs/results.md. The same command continues a study that was stopped.
+measures every video, and with --report writes docs/results.md. The same command continues an interrupted study.
 With --shard I/N, each of N processes or machines that share the folder does its part of the prompts.
 """
 
@@ -28,8 +28,8 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "results.md"
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="of weights, videos and rows")
-    parser.add_argument("--model", default=DEFAULT, help="another model has no fine-tuned arms and no ground truth")
+    parser.add_argument("folder", type=Path, help="for weights, videos and rows")
+    parser.add_argument("--model", default=DEFAULT, help="other models have no fine-tuned arms and no ground truth")
     parser.add_argument("--base", type=Path, help="pocket's denoiser before fine-tuning, .safetensors")
     parser.add_argument("--finetuned-pa", type=Path, help="instead of fine-tuning here")
     parser.add_argument("--finetuned-rw", type=Path, help="instead of fine-tuning here")
@@ -39,16 +39,16 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--finetune-clips", type=int, default=2400)
     parser.add_argument("--arms", nargs="+", choices=[*BY_NAME, REAL], default=[*BY_NAME, REAL])
     parser.add_argument("--prompts", type=int, default=24, help="held-out scenes of the painted world")
-    parser.add_argument("--prompts-file", type=Path, help="a prompt per line instead, for another model")
+    parser.add_argument("--prompts-file", type=Path, help="one prompt per line, for other models")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--shard", default="1/1", metavar="I/N", help="which part of the prompts")
+    parser.add_argument("--shard", default="1/1", metavar="I/N", help="part I of N of the prompts")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
         "--report", nargs="?", type=Path, const=DOCUMENT, help="write the report; default: docs/results.md"
     )
     parser.add_argument("--reasons", type=Path, help="JSON: a sentence for each claim, for the report")
-    parser.add_argument("--draft", action="store_true", help="report on rows of a changed checkout too")
+    parser.add_argument("--draft", action="store_true", help="also report rows of uncommitted code")
     return parser.parse_args(words)
 
 
@@ -77,30 +77,30 @@ def shard_of(seeds: Sequence[int], shard: str) -> list[int]:
 
 
 def run(study: Study, args: argparse.Namespace) -> None:
-    """Everything that is not done yet."""
+    """Run all arms that are not finished."""
     seeds, rows = (
         shard_of(list(study.seeds), args.shard),
         study.folder / f"rows-{args.shard.replace('/', '-of-')}.jsonl",
     )
     arms = [arm for arm in ARMS if arm.name in args.arms]
-    if study.painted:
+    if study.is_pocket:
         roles = sorted({arm.weights for arm in arms} & {"pa", "rw"})
-        tuned_weights = {role: fine_tune(study, role, say, alone=args.shard == "1/1") for role in roles}
+        tuned_weights = {role: fine_tune(study, role, log, is_sharded=args.shard != "1/1") for role in roles}
         study = replace(study, weights=dict(study.weights) | tuned_weights)
     if REAL in args.arms:
-        run_real(study, seeds, rows, say)
+        run_real(study, seeds, rows, log)
     for arm in arms:
-        if study.painted or arm.weights == "base":
-            run_arm(study, arm, seeds, rows, say)
+        if study.is_pocket or arm.weights == "base":
+            run_arm(study, arm, seeds, rows, log)
 
 
-def say(line: str) -> None:
-    """Progress, on stderr."""
+def log(line: str) -> None:
+    """Print progress to stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run the study, and report if asked."""
+    """Run the study, and with --report write the report."""
     args = parse_arguments(words)
     torch.set_num_threads(args.threads)
     study = study_of(args)

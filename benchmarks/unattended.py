@@ -1,4 +1,4 @@
-"""Commands run one after another by nobody's hand: each for a limited time, its words in a log, its rows kept."""
+"""Runs commands unattended, one after another: each with a time limit, its output in a log, its rows in files."""
 
 from __future__ import annotations
 
@@ -14,23 +14,31 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-MAX_LOG_BYTES = 400_000  # bytes of what one command says
-MAX_TRACE_BYTES = 15_000_000  # bytes of a trace that is kept
-TIMED_OUT = 124  # what a command that was stopped gives back, as timeout(1) does
-FIGURES = ("steady_fps", "end_to_end_fps", "step_p50_ms", "matrix_share", "graphs", "gpu_peak_mb", "issuing_share")
-FIGURES += ("first_frame_cold_p50_s", "steady_chunk_p50_s", "error", "copy_share")  # of a row's figures
+MAX_LOG_BYTES = 400_000  # of one command's output
+MAX_TRACE_BYTES = 15_000_000  # larger traces are dropped
+TIMED_OUT = 124  # exit code of a command that timed out, as of timeout(1)
+SUMMARY_FIELDS = (
+    "steady_fps",
+    "end_to_end_fps",
+    "step_p50_ms",
+    "matrix_share",
+    "graphs",
+    "gpu_peak_mb",
+    "issuing_share",
+)
+SUMMARY_FIELDS += ("first_frame_cold_p50_s", "steady_chunk_p50_s", "error", "copy_share")  # that are printed of a row
 Command = tuple[object, ...]
 
 
 def finished_tasks(folders: Iterable[Path]) -> set[str]:
-    """Tasks that earlier calls ended, well or not; those that were cut short by the clock are not among them."""
+    """Tasks that earlier calls finished, whether they failed or not, but not those that timed out."""
     logs = [folder / "done.jsonl" for folder in folders]
     rows = [row for log in logs if log.exists() for row in rows_of(log.read_bytes())]
-    return {row["task"] for row in rows if not row["cut"]}
+    return {row["task"] for row in rows if not row["timed_out"]}
 
 
 def run(command: Command, folder: Path, seconds: float, commit: str | None) -> int:
-    """Run one command for so long at most, keep what it says, and tell how it went and which rows it made."""
+    """Run one command with a time limit, log its output, and print the result and its new rows."""
     words, start_time, log = [str(word) for word in command], time.perf_counter(), folder / "log.txt"
     before = {path: path.stat().st_size for path in folder.glob("*.jsonl")}
     if seconds < 1:
@@ -46,20 +54,20 @@ def run(command: Command, folder: Path, seconds: float, commit: str | None) -> i
     if code:
         print("\n".join("    " + line for line in output.strip().splitlines()[-12:]))
     for path in folder.glob("*.jsonl"):
-        stamp(path, commit)
-        print(*(f"    {line}\n" for line in figures(path, before.get(path, 0))), sep="", end="", flush=True)
+        add_commit(path, commit)
+        print(*(f"    {line}\n" for line in format_rows(path, before.get(path, 0))), sep="", end="", flush=True)
     return code
 
 
 def environment() -> dict[str, Any]:
-    """Where and how a command runs: on these sources, its kernels compiled, in a process group of its own."""
+    """Options of `Popen`: these sources, compiled kernels, and a process group of its own."""
     paths = [str(ROOT), str(ROOT / "kernels"), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {"TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(paths), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return {"cwd": ROOT, "env": os.environ | variables, "process_group": 0}
 
 
 def wait_or_kill(process: subprocess.Popen[bytes], seconds: float) -> int:
-    """The exit code; after so many seconds, or when this script is ended, the process is, with all that it started."""
+    """The exit code; the process group is killed after so many seconds, or when this script ends."""
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -71,7 +79,7 @@ def wait_or_kill(process: subprocess.Popen[bytes], seconds: float) -> int:
 
 
 def trim_log(log: Path, start: int) -> str:
-    """What the last command said, shortened in the file where it is long."""
+    """The output of the last command, which is shortened in the log if it is long."""
     data = log.read_bytes()
     if len(data) - start > MAX_LOG_BYTES:
         log.write_bytes(data[: start + MAX_LOG_BYTES // 2] + b"\n[...]\n" + data[-MAX_LOG_BYTES // 2 :])
@@ -79,25 +87,27 @@ def trim_log(log: Path, start: int) -> str:
 
 
 def rows_of(data: bytes) -> list[dict[str, Any]]:
-    """The rows of a file; one whose writing was cut short is none."""
+    """The rows of a file, without truncated ones."""
     lines = data.decode(errors="replace").splitlines()
     return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
 
-def stamp(path: Path, commit: str | None) -> None:
-    """Write the commit into rows that do not know it."""
+def add_commit(path: Path, commit: str | None) -> None:
+    """Add the commit to rows without one."""
     rows = rows_of(path.read_bytes())
-    unknown = [row for row in rows if commit and "env" in row and not row["env"]["commit"]]
-    for row in unknown:
+    rows_without_commit = [row for row in rows if commit and "env" in row and not row["env"]["commit"]]
+    for row in rows_without_commit:
         row["env"]["commit"] = commit
-    if unknown:
+    if rows_without_commit:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def figures(path: Path, start: int) -> Iterator[str]:
-    """The rows of a file from some byte on, as people read them."""
+def format_rows(path: Path, start: int) -> Iterator[str]:
+    """The rows of a file from a byte offset on, as text."""
     for row in rows_of(path.read_bytes()[start:]):
-        summary = {name: row["summary"][name] for name in FIGURES if row.get("summary", {}).get(name) is not None}
+        summary = {
+            name: row["summary"][name] for name in SUMMARY_FIELDS if row.get("summary", {}).get(name) is not None
+        }
         summary |= {value["rung"]: f"{value['ratio']:.2f}x" for value in row.get("ladder", ())}
         title = [str(row.get("config", {}).get(name, "")) for name in ("model", "op", "sizes", "dtype")]
         if "kind" in row:
@@ -109,12 +119,12 @@ def figures(path: Path, start: int) -> Iterator[str]:
 
 
 def command_line(command: Command) -> str:
-    """A command as one would type it."""
+    """A command as typed in a shell."""
     return " ".join(map(str, ("python", *command[1:])))
 
 
-def keep(trace: str, target: str) -> int:
-    """Pack a trace, and keep it where it is no larger than files may be."""
+def compress(trace: str, target: str) -> int:
+    """Compress a trace; it is dropped if it is too large."""
     data = gzip.compress(Path(trace).read_bytes(), 6)
     print(f"{target}: {len(data)} bytes")
     if len(data) <= MAX_TRACE_BYTES:
@@ -122,21 +132,21 @@ def keep(trace: str, target: str) -> int:
     return 0
 
 
-def apart(first: Path, second: Path) -> float:
-    """The largest difference of two videos in a byte; 255 where they have not as many frames."""
+def max_difference(first: Path, second: Path) -> float:
+    """The largest difference of two videos in a byte; 255 if they differ in length or size."""
     import numpy as np
 
     first_frames, second_frames = (decode_frames(path) for path in (first, second))
-    furthest = (
+    difference = (
         255.0
         if first_frames.shape != second_frames.shape
         else float(np.abs(first_frames - second_frames).max(initial=0))
     )
     print(
         f"{first.name} and {second.name}: {len(first_frames)} and {len(second_frames)} frames, "
-        f"at most {furthest:g} of 255 apart"
+        f"differing by at most {difference:g} of 255"
     )
-    return furthest
+    return difference
 
 
 def decode_frames(path: Path) -> Any:
@@ -148,10 +158,10 @@ def decode_frames(path: Path) -> Any:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]).astype(np.int16)
 
 
-def same(first: str, second: str, max_difference: str) -> int:
-    """Whether two videos differ by no more than so much in a byte."""
-    return int(apart(Path(first), Path(second)) > float(max_difference))
+def compare(first: str, second: str, tolerance: str) -> int:
+    """Compare two videos; the exit code is 1 if a byte differs by more than the tolerance."""
+    return int(max_difference(Path(first), Path(second)) > float(tolerance))
 
 
 if __name__ == "__main__":
-    sys.exit({"same": same, "keep": keep}[sys.argv[1]](*sys.argv[2:]))
+    sys.exit({"compare": compare, "compress": compress}[sys.argv[1]](*sys.argv[2:]))

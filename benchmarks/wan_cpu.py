@@ -84,7 +84,7 @@ def compare(ours: Call, theirs: Call, rounds: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def block(dtype: torch.dtype) -> tuple[Call, Call, dict[str, Any]]:
-    """One block as a step runs it: the prompt's keys and values are ours to keep, and theirs to compute every time."""
+    """One block as in a step: ours uses cached keys and values of the prompt, theirs computes them every time."""
     dim, heads, tokens = SMALL.dim, SMALL.heads, GRID[1] * GRID[2]
     generator = torch.Generator().manual_seed(0)
     normal = lambda *shape: torch.randn(shape, generator=generator)  # noqa: E731

@@ -33,7 +33,7 @@ def test_every_script_can_be_imported(script: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def planted(tmp_path: Path) -> dict[str, Any]:
+def script(tmp_path: Path) -> dict[str, Any]:
     """The script over copies of the stored rows, all measured at the same matmul throughput on an idle machine."""
     namespace = runpy.run_path(str(ROOT / "benchmarks" / "performance.py"))
     namespace["section"].__globals__["RESULTS"] = tmp_path
@@ -57,35 +57,35 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_the_speedup_is_the_median_over_rounds(planted: dict[str, Any]) -> None:
-    ladder = planted["quiet_rows"]("throughput.jsonl", "ablate", "mid")[-1]
+def test_the_speedup_is_the_median_over_rounds(script: dict[str, Any]) -> None:
+    ladder = script["quiet_rows"]("throughput.jsonl", "ablate", "mid")[-1]
     names = ("released operations", list(ladder["samples"])[-1])
     rounds = list(zip(*(ladder["samples"][name] for name in names), strict=True))
-    assert f"| {median(base / speed for base, speed in rounds):.2f}x |" in planted["section"]()
-    section = " ".join(planted["section"]().split())
+    assert f"| {median(base / speed for base, speed in rounds):.2f}x |" in script["section"]()
+    section = " ".join(script["section"]().split())
     assert f"{len(rounds)} rounds: a step is the median over rounds, and so is the speedup" in section
 
 
 def test_rows_are_found_with_precision_among_the_execution_switches_or_not(
-    planted: dict[str, Any],
+    script: dict[str, Any],
 ) -> None:
-    rows = planted["quiet_rows"]("throughput.jsonl", "throughput", "pocket", random_weights=False, precision="fp32")
+    rows = script["quiet_rows"]("throughput.jsonl", "throughput", "pocket", random_weights=False, precision="fp32")
     assert {"precision" in row["config"] for row in rows} == {True, False}
 
 
-def test_a_row_of_a_busy_machine_is_not_used(planted: dict[str, Any], tmp_path: Path) -> None:
-    assert "| denoising alone, steady state |" in planted["section"]()
+def test_a_row_of_a_busy_machine_is_not_used(script: dict[str, Any], tmp_path: Path) -> None:
+    assert "| denoising alone, steady state |" in script["section"]()
     path = tmp_path / "throughput.jsonl"
-    rows = planted["rows_of"]("throughput.jsonl")
+    rows = script["rows_of"]("throughput.jsonl")
     write(path, [with_rate(row, 0.189 if row["config"]["model"] == "pocket" else 0.191) for row in rows])
-    assert "The speed of `pocket` has no rows from a quiet machine yet" in planted["section"]()
-    assert planted["quiet_rows"]("throughput.jsonl", "throughput", "mid", context_cache="recompute") != []
+    assert "The speed of `pocket` has no rows from a quiet machine yet" in script["section"]()
+    assert script["quiet_rows"]("throughput.jsonl", "throughput", "mid", context_cache="recompute") != []
     write(path, [with_rate(row, 0.191) for row in rows])
-    assert "| denoising alone, steady state |" in planted["section"]()
+    assert "| denoising alone, steady state |" in script["section"]()
 
 
-def test_a_row_taken_next_to_a_busy_process_is_not_used(planted: dict[str, Any]) -> None:
-    (row, *_), is_quiet = planted["quiet_rows"]("throughput.jsonl", "throughput", "pocket"), planted["is_quiet"]
+def test_a_row_taken_next_to_a_busy_process_is_not_used(script: dict[str, Any]) -> None:
+    (row, *_), is_quiet = script["quiet_rows"]("throughput.jsonl", "throughput", "pocket"), script["is_quiet"]
     for cores, quiet in ((0.0, True), (0.05, True), (0.06, False), (1.0, False)):
         assert is_quiet(row | {"env": row["env"] | {"other_cores": cores}}, [row]) is quiet
     unknown = {name: value for name, value in row["env"].items() if name != "other_cores"}
@@ -93,18 +93,18 @@ def test_a_row_taken_next_to_a_busy_process_is_not_used(planted: dict[str, Any])
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="reads Linux's /proc/stat")
-def test_the_cpu_time_of_other_processes_excludes_our_own(planted: dict[str, Any]) -> None:
+def test_the_cpu_time_of_other_processes_excludes_our_own(script: dict[str, Any]) -> None:
     def total() -> float:
         return sum(map(int, Path("/proc/stat").read_text().split()[1:4])) / os.sysconf("SC_CLK_TCK")
 
-    other, machine, began = planted["other_cpu_seconds"](), total(), process_time()
-    while process_time() - began < 0.5:
+    other, machine, start = script["other_cpu_seconds"](), total(), process_time()
+    while process_time() - start < 0.5:
         pass
-    assert total() - machine - (planted["other_cpu_seconds"]() - other) == pytest.approx(0.5, abs=0.1)
+    assert total() - machine - (script["other_cpu_seconds"]() - other) == pytest.approx(0.5, abs=0.1)
 
 
-def test_another_machine_precision_or_number_of_threads_is_judged_by_itself(planted: dict[str, Any]) -> None:
-    (fast, *_), is_quiet = planted["quiet_rows"]("throughput.jsonl", "throughput", "pocket"), planted["is_quiet"]
+def test_rows_are_compared_within_a_machine_precision_and_number_of_threads(script: dict[str, Any]) -> None:
+    (fast, *_), is_quiet = script["quiet_rows"]("throughput.jsonl", "throughput", "pocket"), script["is_quiet"]
     slow = with_rate(fast, 0.1)
     assert not is_quiet(slow, [fast, slow])
     for name, value in (("processor", "another"), ("threads", 1)):
@@ -114,16 +114,16 @@ def test_another_machine_precision_or_number_of_threads_is_judged_by_itself(plan
     assert is_quiet(other, [fast, other])
 
 
-def test_measuring_takes_a_busy_row_again_and_stores_quiet_ones_alone(
-    planted: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_busy_measurement_is_repeated_and_only_quiet_ones_are_stored(
+    script: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     rates = iter([0.1, 0.1, 0.2, 0.3, 0.3])  # the first row is quiet until there are better ones
-    row = planted["quiet_rows"]("throughput.jsonl", "throughput", "pocket")[-1]
-    scope = planted["measure"].__globals__
+    row = script["quiet_rows"]("throughput.jsonl", "throughput", "pocket")[-1]
+    scope = script["measure"].__globals__
     monkeypatch.setitem(scope, "MEASUREMENTS", [("throughput.jsonl", ("throughput",))] * 3)
     monkeypatch.setitem(scope, "bench", lambda out, words: with_rate(row, next(rates)))
-    rows = planted["measure"]()
-    assert [fresh_row["ceilings"]["matrix_tflops"] for _, fresh_row in rows] == [0.3, 0.3]
+    rows = script["measure"]()
+    assert [row["ceilings"]["matrix_tflops"] for _, row in rows] == [0.3, 0.3]
 
 
 @pytest.mark.parametrize("name", ["throughput.jsonl", "latency.jsonl"])

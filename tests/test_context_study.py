@@ -1,4 +1,4 @@
-"""The measurement of long contexts: it continues, stores rows of clean commits, and reports paired differences."""
+"""The study of long contexts: interrupted runs, rows of clean commits only, and paired differences in the report."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_videos_are_made_once_and_reported(context: Any, tmp_path: Path, capsys:
     assert "| 2 + sink, in order |" in document.read_text()
 
 
-def test_rows_are_stored_from_a_clean_commit_alone(
+def test_rows_are_stored_only_from_a_clean_commit(
     context: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for commit in ("abc+", None):
@@ -61,11 +61,11 @@ def test_the_document_is_made_from_the_stored_rows(context: Any) -> None:
 
 def row(arm: str, seed: int, drift: float) -> dict[str, Any]:
     metrics = {"identity_drift": drift, "one_object": 1.0}
-    about = {"arm": arm, "seed": seed, "seconds": 600.0, "weights": "w", "commit": "abc", "chunk_ms": 100.0}
-    return about | {"measurement": {"metrics": metrics}}
+    fields = {"arm": arm, "seed": seed, "seconds": 600.0, "weights": "w", "commit": "abc", "chunk_ms": 100.0}
+    return fields | {"measurement": {"metrics": metrics}}
 
 
-def test_only_clear_differences_to_one_chunk_are_shown(context: Any) -> None:
+def test_only_significant_differences_to_one_chunk_are_shown(context: Any) -> None:
     scenes = (0.1, 0.3, 0.2, 0.4)
     rows = [row("1", seed, drift) for seed, drift in enumerate(scenes)]
     rows += [row("2", seed, drift - 0.05 - 0.001 * seed) for seed, drift in enumerate(scenes)]
@@ -75,7 +75,7 @@ def test_only_clear_differences_to_one_chunk_are_shown(context: Any) -> None:
     assert lines["2"].strip().startswith("0.199 (-0.0515 (-0.05")
 
 
-def test_times_are_compared_within_one_run_alone(context: Any) -> None:
+def test_times_are_compared_only_within_one_run(context: Any) -> None:
     def arm(commit: str, time: float) -> dict[int, dict[str, Any]]:
         metrics = {"chunk_ms": time}
         return {seed: {"commit": commit, "measurement": {"metrics": metrics}} for seed in range(4)}

@@ -149,8 +149,8 @@ def last(part: str) -> dict[str, Any]:
 
 def test_the_quality_tables_are_the_last_stored_rows() -> None:
     text = (ROOT / "docs" / "quality.md").read_text(encoding="utf-8")
-    for name, table in (("quality", quality_table.quality_table()), ("partial", quality_table.partial_table())):
-        assert f"<!-- {name}: begin -->\n{table}\n<!-- {name}: end -->\n" in text
+    for name, lines in (("quality", quality_table.quality_table()), ("partial", quality_table.partial_table())):
+        assert f"<!-- {name}: begin -->\n{lines}\n<!-- {name}: end -->\n" in text
 
 
 def test_the_figures_of_the_readme_are_stored() -> None:

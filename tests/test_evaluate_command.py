@@ -44,7 +44,7 @@ def test_every_metric_of_every_video_is_a_line_of_json(folder: Path) -> None:
     assert (code, len(results)) == (0, 3)
     assert [result["frames"] for result in results] == [24, 24, 24]
     assert results[0]["chunk_frames"] == 4  # two latents of two frames each
-    assert {"joint_ratio", "dynamics", "drift_noise", "scenes"} <= results[0]["metrics"].keys()
+    assert {"boundary_ratio", "dynamics", "drift_noise", "scenes"} <= results[0]["metrics"].keys()
     assert len(results[0]["clips"]["brightness"]) == 1
 
 
@@ -53,10 +53,10 @@ def test_a_table_has_videos_side_by_side_or_below_each_other(folder: Path) -> No
     assert few.splitlines()[0].split() == ["metric", "0.mp4", "0.mp4"]
     _, many, _ = pavdm("evaluate", str(folder / "a"), str(folder / "b"))
     assert [line.split()[0] for line in many.splitlines()] == ["video", *(f"{seed}.mp4" for seed in (0, 1, 2, 0, 1, 2))]
-    assert "dynamics" in many.splitlines()[0]  # beside every consistency
+    assert "dynamics" in many.splitlines()[0]
 
 
-def test_what_a_table_leaves_out_has_a_reason(folder: Path) -> None:
+def test_missing_z_scores_and_slopes_are_explained(folder: Path) -> None:
     video, reference = str(folder / "b" / "0.mp4"), str(folder / "a")
     slopes, scores = "note: no slopes for videos shorter than 6 s", "note: no z-scores: they need at least 3 videos"
     few = pavdm("evaluate", video, "--reference", f"{reference}/0.mp4", "--reference", f"{reference}/1.mp4").err
@@ -71,11 +71,11 @@ def test_references_give_z_scores(folder: Path) -> None:
     assert lines(out)[0]["z_scores"]["flicker"] > 3
 
 
-def test_what_was_measured_is_not_measured_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_measurements_are_reused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video, rows = write(tmp_path / "v.mp4", clean(count=24)), tmp_path / "rows.jsonl"
     first = pavdm("evaluate", str(video), "--out", str(rows), "--json")
     with rows.open("a") as file:
-        file.write('{"schema": "pavdm.evaluate/1", "ke')  # a row that a stop cut short
+        file.write('{"schema": "pavdm.evaluate/1", "ke')  # a truncated row
     monkeypatch.setattr("pavdm_cli.evaluation.files.measure", lambda *args, **options: pytest.fail("measured again"))
     assert pavdm("evaluate", str(video), "--out", str(rows), "--json")[:2] == first[:2]
     with pytest.raises(pytest.fail.Exception):
@@ -99,7 +99,7 @@ def test_sets_are_paired_by_prompt_and_seed(folder: Path) -> None:
     assert (code, result["pairs"]) == (0, 3)
     assert flicker["low"] > 0
     assert flicker["mean_a"] < flicker["mean_b"]
-    assert flicker["result"] == "tie"  # three pairs can show nothing
+    assert flicker["result"] == "tie"  # three pairs are too few
 
 
 def test_videos_that_do_not_pair_are_rejected(folder: Path, tmp_path: Path) -> None:
@@ -116,9 +116,9 @@ def test_a_plot_is_drawn(folder: Path, tmp_path: Path, suffix: str) -> None:
     code, out, _ = pavdm("evaluate", str(folder / "a"), "--plot", str(path))
     assert (code, out.splitlines()[-1]) == (0, str(path))
     if suffix == ".png":
-        picture = np.asarray(Image.open(path).convert("L"))
-        assert picture.shape[1] > 1000
-        assert picture.std() > 10
+        image = np.asarray(Image.open(path).convert("L"))
+        assert image.shape[1] > 1000
+        assert image.std() > 10
     else:
         assert "<svg" in path.read_text()
 
@@ -143,14 +143,16 @@ def test_an_export_has_whole_videos_and_clips_of_two_seconds(tmp_path: Path) -> 
     assert pavdm("evaluate", str(tmp_path / "one.mp4"), "--export", "vbench-long", str(target))[0] == 4
 
 
-def test_chunk_borders_are_known_for_our_own_videos_alone(tmp_path: Path) -> None:
+def test_chunk_boundaries_are_known_only_for_generated_videos(tmp_path: Path) -> None:
     def frames(**metadata: object) -> int | None:
         return stored_chunk_frames(write(tmp_path / f"{len(list(tmp_path.iterdir()))}.mp4", clean(count=2), **metadata))
 
-    ours = {"prompt": "p", "seed": 1, "model": "pocket", "method": "pa", "chunk": 2, "window": 12}
-    assert frames(**ours) == 4
-    assert frames(**ours | {"method": "rw"}) == 24
-    assert frames(**ours, source="v.mp4") is frames(**ours | {"model": "gone"}) is frames(prompt="p") is None
+    generated = {"prompt": "p", "seed": 1, "model": "pocket", "method": "pa", "chunk": 2, "window": 12}
+    assert frames(**generated) == 4
+    assert frames(**generated | {"method": "rw"}) == 24
+    assert (
+        frames(**generated, source="v.mp4") is frames(**generated | {"model": "unknown"}) is frames(prompt="p") is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,12 +170,12 @@ def test_chunk_borders_are_known_for_our_own_videos_alone(tmp_path: Path) -> Non
 )
 def test_mistakes_get_one_line(folder: Path, tmp_path: Path, words: tuple[str, ...], code: int, message: str) -> None:
     paths = {"VIDEO": folder / "a" / "0.mp4", "EMPTY": tmp_path, "FOLDER": folder}
-    answer, _, err = pavdm("evaluate", *(str(paths.get(word, word)) for word in words))
-    assert (answer, message in err) == (code, True), err
+    exit_code, _, err = pavdm("evaluate", *(str(paths.get(word, word)) for word in words))
+    assert (exit_code, message in err) == (code, True), err
     assert "Traceback" not in err
 
 
-def test_without_its_packages_a_hint_names_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named_with_a_hint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     code, _, err = pavdm("evaluate", str(folder / "a"))
     assert code == 1

@@ -1,4 +1,4 @@
-"""Distances between sets of videos: known values, no bias, and all corruptions farther than real videos."""
+"""Distances between sets of videos: known values, no bias, and corrupted videos farther away than real ones."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def test_the_kernel_distance_is_unbiased_in_small_sets_and_frechet_is_not() -> N
     assert np.mean(frechet) > 2
 
 
-def test_sums_of_parts_are_the_sums_of_the_whole() -> None:
-    whole, parts = gaussian(50, 0), np.split(gaussian(50, 0), [3, 20])
-    together = sums_of(parts[0]) + sums_of(parts[1]) + sums_of(parts[2])
+def test_sums_of_parts_are_the_sums_of_all_vectors() -> None:
+    all_vectors, parts = gaussian(50, 0), np.split(gaussian(50, 0), [3, 20])
+    total = sums_of(parts[0]) + sums_of(parts[1]) + sums_of(parts[2])
     other = sums_of(gaussian(30, 1))
     for distance in (frechet_distance, kernel_distance):
-        expected = distance(sums_of(whole), other)
-        assert distance(together, other) == pytest.approx(expected)
-        assert distance(together + other - other, other) == pytest.approx(expected)
+        expected = distance(sums_of(all_vectors), other)
+        assert distance(total, other) == pytest.approx(expected)
+        assert distance(total + other - other, other) == pytest.approx(expected)
 
 
 def test_the_interval_covers_the_true_mean_in_most_trials() -> None:
@@ -118,10 +118,12 @@ def values(name: str) -> dict[str, float]:
 
 
 FAILURES = ("jitter", "static")
-MORE = ("noise", "exposure drift", "chunk jumps", "flicker", "collapse")
+SLOW_FAILURES = ("noise", "exposure drift", "chunk jumps", "flicker", "collapse")
 
 
-@pytest.mark.parametrize("name", [*FAILURES, *(pytest.param(name, marks=pytest.mark.integration) for name in MORE)])
+@pytest.mark.parametrize(
+    "name", [*FAILURES, *(pytest.param(name, marks=pytest.mark.integration) for name in SLOW_FAILURES)]
+)
 def test_every_failure_is_farther_than_the_same_scenes_later(name: str) -> None:
     for distance, later in values("").items():
         assert values(name)[distance] > later, distance
@@ -169,10 +171,10 @@ def test_references_give_distances_of_the_sets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("freedom", "value"), [(1, 12.706), (2, 4.303), (5, 2.571), (10, 2.228), (15, 2.131), (30, 2.042)]
+    ("degrees_of_freedom", "value"), [(1, 12.706), (2, 4.303), (5, 2.571), (10, 2.228), (15, 2.131), (30, 2.042)]
 )
-def test_quantiles_of_students_t_are_those_of_the_tables(freedom: int, value: float) -> None:
-    assert student_t_quantile(freedom) == pytest.approx(value, abs=5e-4)
+def test_quantiles_of_students_t_are_those_of_the_tables(degrees_of_freedom: int, value: float) -> None:
+    assert student_t_quantile(degrees_of_freedom) == pytest.approx(value, abs=5e-4)
 
 
 def test_many_degrees_of_freedom_give_the_normal_quantile() -> None:

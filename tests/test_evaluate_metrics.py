@@ -9,16 +9,16 @@ import pytest
 from support.corruptions import CHUNK, CORRUPTIONS, FPS, clean
 
 from pavdm_cli.evaluation.frame_metrics import FrameMeter, color_histogram, global_shift
-from pavdm_cli.evaluation.measure import SceneCounter, clip_means, drift, joint_ratio, slope, summarize
+from pavdm_cli.evaluation.measure import SceneCounter, boundary_ratio, clip_means, drift, slope, summarize
 
 APPEARANCE = ("brightness", "contrast", "saturation", "sharpness", "noise")
-# What must move, and by how much at least against the clean video.
+# Metrics that must change, with the minimum change from the clean video.
 EXPECTED = {
     "exposure drift": {"drift_brightness": 0.1},
     "saturation drift": {"drift_saturation": 0.15},
     "blur": {"drift_sharpness": -0.2},
     "noise": {"drift_noise": 1.0},
-    "chunk jumps": {"joint_ratio": 0.5, "largest_jump": 0.3},
+    "chunk jumps": {"boundary_ratio": 0.5, "largest_jump": 0.3},
     "held frames": {"frozen": 0.6},
     "cut": {"scenes": 1, "min_color_similarity": -0.05, "largest_jump": 1.0},
     "jitter": {"shake": 1.0},
@@ -27,27 +27,27 @@ EXPECTED = {
     "collapse": {"drift_noise": 1.0, "drift_sharpness": 0.5},
     "dissolving object": {"drift_sharpness": -0.1},
 }
-# What must stay within these bounds, unless ALSO says that the failure is seen there too.
-STEADY = {
-    "scenes": 0.5, "joint_ratio": 0.25, "frozen": 0.05, "min_color_similarity": 0.03, "flicker": 0.004, "shake": 0.6,
+# Metrics that must stay within these bounds, unless ALSO_CHANGED lists the corruption.
+MAX_CHANGE = {
+    "scenes": 0.5, "boundary_ratio": 0.25, "frozen": 0.05, "min_color_similarity": 0.03, "flicker": 0.004, "shake": 0.6,
     "drift_brightness": 0.06, "drift_saturation": 0.1,
 }  # fmt: skip
-ALSO = {
+ALSO_CHANGED = {
     "exposure drift": {"drift_saturation"},
     "blur": {"drift_saturation"},
     "noise": {"min_color_similarity", "drift_saturation"},
     "chunk jumps": {"flicker", "shake", "min_color_similarity"},
-    "held frames": {"scenes", "joint_ratio", "shake", "flicker"},
+    "held frames": {"scenes", "boundary_ratio", "shake", "flicker"},
     "cut": {"drift_brightness", "drift_saturation"},
     "jitter": {"flicker", "min_color_similarity"},
     "flicker": {"min_color_similarity"},
-    "static": {"joint_ratio", "shake"},
+    "static": {"boundary_ratio", "shake"},
     "collapse": {"drift_brightness", "drift_saturation", "shake", "min_color_similarity"},
     "dissolving object": {"shake", "drift_saturation"},
 }
 
 
-def measured(video: np.ndarray, flow: bool = False) -> dict[str, float | None]:
+def measure_metrics(video: np.ndarray, flow: bool = False) -> dict[str, float | None]:
     meter, scenes = FrameMeter(FPS, flow), SceneCounter(FPS)
     for frame in video:
         meter.add(frame)
@@ -58,37 +58,39 @@ def measured(video: np.ndarray, flow: bool = False) -> dict[str, float | None]:
 
 @cache
 def metrics_of(name: str) -> dict[str, float | None]:
-    return measured(CORRUPTIONS[name](clean()) if name else clean())
+    return measure_metrics(CORRUPTIONS[name](clean()) if name else clean())
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_each_failure_moves_its_metrics(name: str) -> None:
     before, after = metrics_of(""), metrics_of(name)
-    for metric, least in EXPECTED[name].items():
+    for metric, min_change in EXPECTED[name].items():
         change = after[metric] - before[metric]
-        assert change * np.sign(least) >= abs(least), (metric, before[metric], after[metric])
+        assert change * np.sign(min_change) >= abs(min_change), (metric, before[metric], after[metric])
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_each_failure_leaves_the_other_metrics(name: str) -> None:
     before, after = metrics_of(""), metrics_of(name)
-    changed = {metric for metric, most in STEADY.items() if abs(after[metric] - before[metric]) > most}
-    unexpected = changed - EXPECTED[name].keys() - ALSO.get(name, set())
+    changed = {metric for metric, max_change in MAX_CHANGE.items() if abs(after[metric] - before[metric]) > max_change}
+    unexpected = changed - EXPECTED[name].keys() - ALSO_CHANGED.get(name, set())
     assert not unexpected, {metric: (before[metric], after[metric]) for metric in unexpected}
 
 
 def test_a_clean_video_looks_like_another_clean_video() -> None:
-    first, second = metrics_of(""), measured(clean(5))
-    for metric, most in STEADY.items():
-        assert abs(first[metric] - second[metric]) <= most, metric
+    first, second = metrics_of(""), measure_metrics(clean(5))
+    for metric, max_change in MAX_CHANGE.items():
+        assert abs(first[metric] - second[metric]) <= max_change, metric
     assert first["scenes"] == second["scenes"] == 1
 
 
-def test_optical_flow_tells_a_shuffled_video_from_a_steady_one() -> None:
-    steady, shuffled = measured(clean(count=24), flow=True), clean(count=24)
-    shuffled = measured(shuffled[np.random.default_rng(0).permutation(24)], flow=True)
+def test_optical_flow_distinguishes_a_shuffled_video_from_a_steady_one() -> None:
+    steady, shuffled = measure_metrics(clean(count=24), flow=True), clean(count=24)
+    shuffled = measure_metrics(shuffled[np.random.default_rng(0).permutation(24)], flow=True)
     assert steady["unpredicted"] < 0.4 < shuffled["unpredicted"]
-    assert measured(np.repeat(clean(count=1), 6, 0), flow=True)["dynamic_degree"] < 0.01 < steady["dynamic_degree"]
+    assert (
+        measure_metrics(np.repeat(clean(count=1), 6, 0), flow=True)["dynamic_degree"] < 0.01 < steady["dynamic_degree"]
+    )
 
 
 @pytest.mark.parametrize("size", [(64, 96), (300, 500)])
@@ -114,14 +116,14 @@ def test_noise_is_measured_in_its_own_unit(deviation: float, tolerance: float) -
     assert meter.series["noise"][0] * 255 == pytest.approx(deviation, abs=tolerance)
 
 
-def test_the_joint_ratio_is_one_without_jumps_and_none_without_borders() -> None:
-    assert joint_ratio(np.full(39, 0.02), 4) == pytest.approx(1, abs=0.05)
+def test_the_boundary_ratio_is_one_without_jumps_and_none_without_boundaries() -> None:
+    assert boundary_ratio(np.full(39, 0.02), 4) == pytest.approx(1, abs=0.05)
     jumps = np.where(np.arange(1, 40) % 4 == 0, 0.06, 0.02)
-    assert joint_ratio(jumps, 4) == pytest.approx(3, abs=0.2)
-    assert joint_ratio(jumps, None) is joint_ratio(jumps[:2], 4) is None
+    assert boundary_ratio(jumps, 4) == pytest.approx(3, abs=0.2)
+    assert boundary_ratio(jumps, None) is boundary_ratio(jumps[:2], 4) is None
 
 
-def test_drift_and_slope_are_shares_and_need_enough_frames() -> None:
+def test_drift_and_slope_are_relative_and_need_enough_frames() -> None:
     rising = np.linspace(1, 2, 200)
     assert drift(rising) == pytest.approx((1.925 - 1.075) / 1.075, rel=0.02)
     assert slope(clip_means(rising, 10.0)) == pytest.approx(3 / 1.5, rel=0.05)  # 20 s: three times as much in a minute

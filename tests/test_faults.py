@@ -18,8 +18,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and pipes of
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
+def expected_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("expected_video")
     begun = time.monotonic()
     faults.run(folder, (*faults.WORDS, "-o", "v.mp4"))
     (folder / "seconds").write_text(str(time.monotonic() - begun))
@@ -37,7 +37,7 @@ def resume_here(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             result = pavdm(*words)
-        return faults.attempt_of(result.code, result.err)
+        return faults.parse_result(result.code, result.err)
 
     monkeypatch.setattr(faults, "run", run)
 
@@ -48,39 +48,39 @@ def check(row: faults.Row) -> None:
     assert row.identical == row.videos > 0
 
 
-def seconds(whole: Path) -> float:
-    return float((whole.parent / "seconds").read_text())
+def seconds(expected_video: Path) -> float:
+    return float((expected_video.parent / "seconds").read_text())
 
 
 @pytest.mark.integration
-def test_kills_at_random_moments(whole: Path) -> None:
-    check(faults.random_kills(whole, 2, seconds(whole)))
+def test_kills_at_random_moments(expected_video: Path) -> None:
+    check(faults.random_kills(expected_video, 2, seconds(expected_video)))
 
 
 @pytest.mark.long
-def test_fifty_kills_at_random_moments(whole: Path) -> None:
-    check(faults.random_kills(whole, 50, seconds(whole)))
+def test_fifty_kills_at_random_moments(expected_video: Path) -> None:
+    check(faults.random_kills(expected_video, 50, seconds(expected_video)))
 
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("resume_here")
-@pytest.mark.parametrize("fault", [*faults.faulty_process.HALVES, "link"])
-def test_kills_inside_writes(whole: Path, fault: str) -> None:
-    check(faults.kills_inside(whole, fault, 2))
+@pytest.mark.parametrize("fault", [*faults.faulty_process.PARTIAL_WRITES, "link"])
+def test_kills_inside_writes(expected_video: Path, fault: str) -> None:
+    check(faults.kills_inside(expected_video, fault, 2))
 
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("resume_here")
 @pytest.mark.parametrize(("fault", "code"), [("nan", 1), ("out of memory", 6)])
-def test_faults_of_sampling(whole: Path, fault: str, code: int) -> None:
-    row = faults.fault_in_sampling(whole, fault)
+def test_faults_of_sampling(expected_video: Path, fault: str, code: int) -> None:
+    row = faults.fault_in_sampling(expected_video, fault)
     check(row)
     assert row.exit_codes == {code}
 
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("resume_here")
-def test_a_full_disk(whole: Path) -> None:
-    row = faults.full_disk(whole)
+def test_a_full_disk(expected_video: Path) -> None:
+    row = faults.full_disk(expected_video)
     check(row)
     assert row.exit_codes == {4}

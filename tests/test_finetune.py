@@ -1,4 +1,4 @@
-"""The fine-tuning task: its windows, exact memory savings, and bit-identical continuation."""
+"""The fine-tuning task: its windows, gradient checkpointing, and bit-identical resumption."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.models.adapter import TextEmbedding
 from pavdm_cli.models.distributed import ProcessGroup
 from pavdm_cli.models.opensora import export as publish
-from pavdm_cli.models.opensora.config import warp_ratio
+from pavdm_cli.models.opensora.config import timestep_shift
 from pavdm_cli.models.opensora.loaded import LoadedOpenSora
 from pavdm_cli.models.registry import get
 from pavdm_cli.models.stdit.transformer import STDiT
@@ -35,13 +35,13 @@ from pavdm_cli.training.optimizer import adamw
 
 TINY = replace(SMALL, hidden=32, heads=2, text_width=8)
 SPEC = replace(OPENSORA, size=(16, 32), window=10)
-RATIO = warp_ratio(16, 32, get("opensora-v1.2").layout((16, 32), 24).count(15))
+SHIFT = timestep_shift(16, 32, get("opensora-v1.2").layout((16, 32), 24).count(15))
 PLAN = TrainConfig(4, lr=0.001, warmup=2, ema_decay=0.99, validate_steps=1, make_optimizers=adamw)
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> LatentDataset:
-    """Three clips of 15 latents, each latent its own number, beside captions of one to three vectors."""
+    """Three clips of 15 distinct latents, with captions of one to three vectors."""
     folder, clips = tmp_path_factory.mktemp("clips"), []
     for clip in range(3):
         latents = torch.randn(15, 4, 2, 4, generator=torch.Generator().manual_seed(clip)) + 0.1 * torch.arange(15).view(
@@ -61,23 +61,23 @@ def model_of(stdit: STDiT) -> LoadedOpenSora:
 def make_task(dataset: LatentDataset, method: str = "pa", windows: int = 2, **changed: Any) -> FinetuneTask:
     stdit = randomised(STDiT(TINY))
     stdit.rope.requires_grad_(False)
-    recipe = BatchConfig(
-        method, Diagonal(30, 2, 5), windows, noise_augmentation=0.0, warp_ratio=RATIO, crop_multiple=5, causal=False
+    config = BatchConfig(
+        method, Diagonal(30, 2, 5), windows, noise_augmentation=0.0, timestep_shift=SHIFT, crop_multiple=5, causal=False
     )
-    task = FinetuneTask(LossModule(model_of(stdit), SPEC, torch.float32), recipe, dataset, dataset, {})
+    task = FinetuneTask(LossModule(model_of(stdit), SPEC, torch.float32), config, dataset, dataset, {})
     return replace(task, **changed)
 
 
-class Unpublished(FinetuneTask):
-    """Exported as a file, since it was not read from a folder."""
+class SingleFileTask(FinetuneTask):
+    """A task whose weights are exported as one file: it was not loaded from a folder."""
 
     def export(self, folder: Path) -> Path:
         save_file(self.model.state_dict(), folder / "weights.safetensors")
         return folder / "weights.safetensors"
 
 
-def seen_by(task: FinetuneTask, steps: int) -> list[tuple[Batch, list[TextEmbedding], Tensor]]:
-    """What the model is given in some steps."""
+def record_inputs(task: FinetuneTask, steps: int) -> list[tuple[Batch, list[TextEmbedding], Tensor]]:
+    """The inputs of the model in some steps."""
     recorded: list[Any] = []
     task.model.register_forward_pre_hook(lambda _, inputs: recorded.append(inputs))
     for step in range(steps):
@@ -92,26 +92,26 @@ def test_losses_match_the_recording(name):
     stdit.load_state_dict(load_file(GOLDEN / "stdit3_small_weights.safetensors"))
     size = (int(run["arg.height"][0]), int(run["arg.width"][0]))
     batch = CASES[name](run)
-    for row in range(2):  # a model that is trained has one rate, the recording has two
+    for row in range(2):  # the recording has two frame rates, a trained model has one
         spec = replace(SPEC, size=size, fps=int(run["arg.fps"][row]))
-        which = slice(row, row + 1)
+        sample = slice(row, row + 1)
         text = [TextEmbedding(run["y"][row, 0], run["text_mask"][row].bool())]
         model = model_of(stdit)
         enable_gradient_checkpointing(model)
-        loss = LossModule(model, spec, torch.float32)(batch.select(which), text, torch.tensor([False]))
-        torch.testing.assert_close(loss.detach(), run["loss"][which], rtol=1e-5, atol=0)
+        loss = LossModule(model, spec, torch.float32)(batch.select(sample), text, torch.tensor([False]))
+        torch.testing.assert_close(loss.detach(), run["loss"][sample], rtol=1e-5, atol=0)
 
 
-def test_training_levels_equal_sampling_levels_up_to_a_shift(dataset):
-    sigmas = shifted_sigmas(30, RATIO)
-    for batch, *_ in seen_by(make_task(dataset), 40):
+def test_training_levels_equal_sampling_levels_up_to_an_offset(dataset):
+    sigmas = shifted_sigmas(30, SHIFT)
+    for batch, *_ in record_inputs(make_task(dataset), 40):
         clean = int((batch.timesteps == 0).all(0).sum())
         assert clean in (0, 5)
         assert batch.context == 0  # Open-Sora's clean latents see noisy ones
         assert torch.equal(batch.loss_mask, (torch.arange(batch.timesteps.shape[1]) >= clean).float().expand(2, -1))
         chunks = batch.timesteps[:, clean:].unflatten(1, (-1, 5)) / 1000
         assert (chunks - chunks[..., :1]).abs().max() == 0
-        even = chunks[..., 0] / (RATIO - (RATIO - 1) * chunks[..., 0])  # as before the warp
+        even = chunks[..., 0] / (SHIFT - (SHIFT - 1) * chunks[..., 0])  # before the timestep shift
         torch.testing.assert_close(torch.searchsorted(sigmas, chunks[..., 0].contiguous()), (30 * even).ceil().long())
         inside = even[((even > 0) & (even < 0.9989)).all(1)]
         torch.testing.assert_close(30 * inside.diff(dim=1), torch.full_like(inside.diff(dim=1), 15.0))
@@ -120,7 +120,7 @@ def test_training_levels_equal_sampling_levels_up_to_a_shift(dataset):
 def test_crops_start_where_the_vae_restarts(dataset):
     starts = set()
     stored = [load_file(latents)["value"].float() for latents, _ in dataset.clips]
-    for batch, text, _ in seen_by(make_task(dataset), 40):
+    for batch, text, _ in record_inputs(make_task(dataset), 40):
         for row, latents in enumerate(batch.latents):
             clip = int(text[row].rows[0, 0]) - 1
             assert len(text[row].rows) == clip + 1
@@ -131,7 +131,7 @@ def test_crops_start_where_the_vae_restarts(dataset):
 
 def test_dropped_captions_become_the_null_embedding(dataset):
     task = make_task(dataset)
-    inputs = seen_by(task, 1)[0]
+    inputs = record_inputs(task, 1)[0]
     batch, text, _ = inputs
     null = task.model.transformer.y_embedder.y_embedding[: len(text[0].rows)]
     neither, first = torch.tensor([False, False]), torch.tensor([True, False])
@@ -142,19 +142,19 @@ def test_dropped_captions_become_the_null_embedding(dataset):
 
 
 def test_one_caption_in_ten_is_dropped(dataset):
-    without = torch.cat([inputs[2] for inputs in seen_by(make_task(dataset, windows=8), 60)])
-    assert without.float().mean().item() == pytest.approx(0.1, abs=0.04)
+    dropped = torch.cat([inputs[2] for inputs in record_inputs(make_task(dataset, windows=8), 60)])
+    assert dropped.float().mean().item() == pytest.approx(0.1, abs=0.04)
 
 
-def differentiated(task: FinetuneTask) -> tuple[dict[str, Tensor], int]:
-    """The loss and all gradients of a step, and how many numbers were kept for the backward pass."""
+def backward(task: FinetuneTask) -> tuple[dict[str, Tensor], int]:
+    """The loss and all gradients of a step, and the number of values saved for the backward pass."""
     sizes: list[int] = []
 
-    def keep(value: Tensor) -> Tensor:
+    def count(value: Tensor) -> Tensor:
         sizes.append(value.numel())
         return value
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
         loss = task.loss(3)
     loss.backward()
     gradients = {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None}
@@ -166,7 +166,7 @@ def test_gradient_checkpointing_saves_memory_and_changes_nothing(timestep_dtype,
     once, twice = make_task(dataset), make_task(dataset)
     once.model.dtype = twice.model.dtype = timestep_dtype
     enable_gradient_checkpointing(twice.model.loaded)
-    (expected, all_values), (result, few_values) = differentiated(once), differentiated(twice)
+    (expected, all_values), (result, few_values) = backward(once), backward(twice)
     assert_identical(result, expected)
     assert len(result) > 80
     assert few_values < 0.5 * all_values
@@ -175,45 +175,45 @@ def test_gradient_checkpointing_saves_memory_and_changes_nothing(timestep_dtype,
 def test_bf16_rounds_timesteps_but_not_the_noise(dataset):
     task = make_task(dataset)
     task.model.dtype = torch.bfloat16
-    read: list[Tensor] = []
-    task.model.transformer.t_embedder.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-    batch = seen_by(task, 1)[0][0]
-    assert read[0].dtype == torch.bfloat16
-    assert torch.equal(read[0], batch.timesteps.flatten().bfloat16())
+    timesteps: list[Tensor] = []
+    task.model.transformer.t_embedder.register_forward_pre_hook(lambda _, inputs: timesteps.append(inputs[0]))
+    batch = record_inputs(task, 1)[0][0]
+    assert timesteps[0].dtype == torch.bfloat16
+    assert torch.equal(timesteps[0], batch.timesteps.flatten().bfloat16())
     assert not torch.equal(batch.timesteps, batch.timesteps.bfloat16().float())
 
 
 def test_the_mean_loss_over_processes_is_the_batch_loss(dataset):
-    alone = make_task(dataset, windows=4)
+    single = make_task(dataset, windows=4)
     for step in range(3):
         parts = [make_task(dataset, windows=4, processes=ProcessGroup(rank, 2)).loss(step) for rank in range(2)]
-        torch.testing.assert_close(sum(parts) / 2, alone.loss(step))
+        torch.testing.assert_close(sum(parts) / 2, single.loss(step))
         assert abs(parts[0] - parts[1]) > 1e-3
 
 
 def test_shards_are_complete_and_balanced():
-    for many, count in ((0, 3), (2, 3), (7, 3), (8, 2), (5, 1)):
-        parts = [list(ProcessGroup(rank, count).shard(range(many))) for rank in range(count)]
-        assert [thing for part in parts for thing in part] == list(range(many))
+    for size, count in ((0, 3), (2, 3), (7, 3), (8, 2), (5, 1)):
+        parts = [list(ProcessGroup(rank, count).shard(range(size))) for rank in range(count)]
+        assert [item for part in parts for item in part] == list(range(size))
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_accumulated_batches_are_averaged(dataset, tmp_path):
     single, accumulated = make_task(dataset), make_task(dataset)
-    figures = train_step(
+    metrics = train_step(
         init_state(accumulated, tmp_path / "none.pt", adamw), replace(PLAN, accumulate=3, max_grad_norm=1e-9, lr=0.0)
     )
     losses = [single.loss(number) for number in range(3)]
-    assert figures["loss"] == pytest.approx(sum(loss.item() for loss in losses) / 3)
+    assert metrics["loss"] == pytest.approx(sum(loss.item() for loss in losses) / 3)
     (sum(losses) / 3).backward()
     norm = torch.stack([p.grad.norm() for p in single.model.parameters() if p.grad is not None]).norm()
-    assert figures["gradient"] == pytest.approx(norm.item(), rel=1e-5)
+    assert metrics["gradient"] == pytest.approx(norm.item(), rel=1e-5)
 
 
 def test_an_interrupted_run_equals_an_uninterrupted_one(dataset, tmp_path):
-    def task() -> Unpublished:
+    def task() -> SingleFileTask:
         published = make_task(dataset)
-        return Unpublished(published.model, published.batches, dataset, dataset, {})
+        return SingleFileTask(published.model, published.batches, dataset, dataset, {})
 
     for name, stops in (("straight", ()), ("halting", (1, 3))):
         (tmp_path / name).mkdir()

@@ -39,10 +39,10 @@ CAPTIONS = {
 
 @dataclass
 class Studio:
-    """A folder with weights, videos, and a run that was not stopped."""
+    """A folder with weights, videos and an uninterrupted run."""
 
     folder: Path
-    said: CommandResult
+    result: CommandResult
 
     def command(self, run: str, *more: str | Path) -> list[str]:
         words = ["train", "denoiser", "--init", self.folder / "tiny", "--data", self.folder / "videos", "--folder"]
@@ -66,19 +66,19 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     (folder / "videos" / "broken.txt").write_text("rain")
     clips.make(folder / "videos" / "silent.mp4", clips.greys(2), clips.ClipSpec())
     new_studio = Studio(folder, CommandResult(1, "", ""))
-    new_studio.said = pavdm(*new_studio.command("straight"))
+    new_studio.result = pavdm(*new_studio.command("straight"))
     return new_studio
 
 
 def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
-    """Two processes."""
+    """Run a command in two processes."""
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pavdm_cli"]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run([*start, *words], capture_output=True, text=True, timeout=300, env=env)
 
 
-def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
-    """Equal weights; a bias of text keys has no gradient but rounding errors, which Adam makes steps of."""
+def assert_close(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    """Equal weights, except for biases of text keys: Adam scales up the rounding errors in their gradients."""
     assert left.keys() == right.keys()
     for name, value in left.items():
         if name.endswith("cross_attn.kv_linear.bias"):
@@ -89,7 +89,7 @@ def same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 
 
 def test_finetuning_reports_skipped_videos(studio):
-    code, out, err = studio.said
+    code, out, err = studio.result
     assert (code, out) == (0, f"{studio.folder / 'straight' / 'model'}\n"), err
     lines = err.splitlines()
     counts = "note: 3 videos to train on, 3 skipped: 1 missing, 1 without a caption, 1 unreadable"
@@ -120,14 +120,14 @@ def test_finetuned_weights_generate_a_video(studio, tmp_path):
 @pytest.mark.integration
 def test_a_run_resumes_identically_in_two_processes(studio, monkeypatch):
     shutil.copytree(studio.folder / "straight" / "cache", studio.folder / "halting" / "cache")
-    whole = FinetuneTask.loss
+    loss = FinetuneTask.loss
 
-    def struck(self: FinetuneTask, step: int) -> Tensor:
+    def interrupted_loss(self: FinetuneTask, step: int) -> Tensor:
         if step == 1:
             signal.raise_signal(signal.SIGINT)
-        return whole(self, step)
+        return loss(self, step)
 
-    monkeypatch.setattr(FinetuneTask, "loss", struck)
+    monkeypatch.setattr(FinetuneTask, "loss", interrupted_loss)
     code, out, err = pavdm(*studio.command("halting"))
     assert (code, out) == (130, ""), err
     assert err.splitlines()[-1].startswith("interrupted: the same command resumes from")
@@ -137,18 +137,18 @@ def test_a_run_resumes_identically_in_two_processes(studio, monkeypatch):
     assert result.stderr.count("training in") == 1
     assert "Warning" not in result.stderr
     rows, halting = studio.log("straight"), studio.log("halting")
-    assert [row["step"] for row in halting] == [STEPS, STEPS]  # the step of the interrupt was kept, not judged
+    assert [row["step"] for row in halting] == [STEPS, STEPS]  # the interrupt saved a checkpoint without validation
     assert halting[0] == pytest.approx(rows[1], rel=1e-5)
     stored = [torch.load(studio.folder / run / "checkpoint.pt") for run in ("straight", "halting")]
     assert stored[0]["step"] == stored[1]["step"] == STEPS
-    same(stored[0]["model"], stored[1]["model"])
-    same(stored[0]["average"], stored[1]["average"])
+    assert_close(stored[0]["model"], stored[1]["model"])
+    assert_close(stored[0]["average"], stored[1]["average"])
     moments = [checkpoint["optimisers"][0]["state"] for checkpoint in stored]
     assert moments[0].keys() == moments[1].keys()
     for index in moments[0]:
         assert moments[0][index].keys() == moments[1][index].keys()
         torch.testing.assert_close(moments[0][index]["exp_avg"], moments[1][index]["exp_avg"], rtol=1e-3, atol=1e-6)
-    same(
+    assert_close(
         *(
             load_file(studio.folder / run / "model" / "transformer" / "model.safetensors")
             for run in ("straight", "halting")
@@ -168,7 +168,7 @@ WRONG = {
     "all held out": (["--held-out", "3"], 2, "--held-out 3 of 3 videos leaves none"),
     "a file where the folder should be": (["--folder", "{folder}/tiny/vae/config.json"], 4, "cannot create the folder"),
 }
-LOOKED_AT = ("none that is long enough", "all held out")  # what was found of the videos is kept
+PROBED = ("none that is long enough", "all held out")  # the probes of the videos stay in the cache
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -178,7 +178,7 @@ def test_invalid_options_are_one_error_line(case, studio):
     assert (code, out) == (exit_code, ""), err
     assert message in err
     assert "Traceback" not in err
-    assert (studio.folder / "wrong" / "cache").exists() is (case in LOOKED_AT)
+    assert (studio.folder / "wrong" / "cache").exists() is (case in PROBED)
     shutil.rmtree(studio.folder / "wrong", ignore_errors=True)
 
 
@@ -209,10 +209,10 @@ def test_several_processes_report_an_error_once(studio):
 
 @pytest.mark.integration
 def test_an_error_of_one_process_is_reported_by_it(monkeypatch, capsys):
-    board = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    store = torch.distributed.TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     monkeypatch.setattr(distributed, "ERROR_TIMEOUT", timedelta(seconds=1))
-    distributed.report_once("its own", lambda: print("its own"), ("localhost", board.port), world_size=2)
-    distributed.report_once("its own", lambda: print("its own"), ("localhost", board.port), world_size=2)
+    distributed.report_once("its own", lambda: print("its own"), ("localhost", store.port), world_size=2)
+    distributed.report_once("its own", lambda: print("its own"), ("localhost", store.port), world_size=2)
     distributed.report_once("no store", lambda: print("no store"), ("localhost", 1), world_size=2)
     assert capsys.readouterr().out == "its own\nno store\n"
 

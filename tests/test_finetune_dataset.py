@@ -13,7 +13,7 @@ from pavdm_cli.training.finetune.dataset import MAX_LISTED, Skipped, VideoItem, 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Files that are called videos, at two depths, beside what is none."""
+    """Files named like videos in a folder and a subfolder, and files to ignore."""
     for name in ("a.mp4", "B.MOV", "inner/c.webm", "inner/._d.mp4", ".hidden/e.mp4", "notes.md"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
@@ -21,19 +21,19 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def named(folder: Path, videos: list[VideoItem]) -> dict[str, str]:
+def captions_of(folder: Path, videos: list[VideoItem]) -> dict[str, str]:
     return {video.path.relative_to(folder).as_posix(): video.caption for video in videos}
 
 
-def readable(caption: str) -> bool:
+def is_usable(caption: str) -> bool:
     return bool(clean(caption))
 
 
 def test_captions_are_read_from_text_files(folder):
     (folder / "a.txt").write_text("\ufeffa red ball\n", encoding="utf-8")
     (folder / "inner" / "c.txt").write_text("a boat", encoding="utf-8")
-    videos, skipped = find_captioned_videos(folder, readable)
-    assert named(folder, videos) == {"a.mp4": "a red ball", "inner/c.webm": "a boat"}
+    videos, skipped = find_captioned_videos(folder, is_usable)
+    assert captions_of(folder, videos) == {"a.mp4": "a red ball", "inner/c.webm": "a boat"}
     assert skipped == [Skipped(folder / "B.MOV", "without a caption")]
 
 
@@ -44,8 +44,12 @@ def test_captions_are_read_from_a_table(head, table, folder):
     order = ("0,{text},{path}" if head.startswith("id") else "{path},{text}").format
     lines = [order(path=path, text=text) for path, text in rows.items()]
     (folder / table).write_text("\n".join([head, *lines]), encoding="utf-8-sig")
-    videos, skipped = find_captioned_videos(folder, readable)
-    assert named(folder, videos) == {"a.mp4": "a red ball, high up", "B.MOV": "a kite", "inner/c.webm": "a boat"}
+    videos, skipped = find_captioned_videos(folder, is_usable)
+    assert captions_of(folder, videos) == {
+        "a.mp4": "a red ball, high up",
+        "B.MOV": "a kite",
+        "inner/c.webm": "a boat",
+    }
     assert skipped == []
 
 
@@ -53,17 +57,17 @@ def test_table_rows_override_text_files_unless_empty(folder):
     (folder / "captions.csv").write_text("path,text\na.mp4,from the table\ninner/c.webm,\nB.MOV\n")
     (folder / "other.csv").write_text("nothing")
     for name in ("a", "inner/c"):
-        (folder / f"{name}.txt").write_text("from beside")
-    videos, skipped = find_captioned_videos(folder, readable)
-    assert named(folder, videos) == {"a.mp4": "from the table", "inner/c.webm": "from beside"}
+        (folder / f"{name}.txt").write_text("from a text file")
+    videos, skipped = find_captioned_videos(folder, is_usable)
+    assert captions_of(folder, videos) == {"a.mp4": "from the table", "inner/c.webm": "from a text file"}
     assert [file.path.name for file in skipped] == ["B.MOV"]
 
 
 def test_missing_videos_and_empty_captions_are_reported(folder):
     (folder / "captions.csv").write_text("path,text\ngone.mp4,a ball\na.mp4,http://x.com\nB.MOV,a kite\n")
     (folder / "inner" / "c.txt").write_bytes(b"\xff\xfe\xff")
-    videos, skipped = find_captioned_videos(folder, readable)
-    assert named(folder, videos) == {"B.MOV": "a kite"}
+    videos, skipped = find_captioned_videos(folder, is_usable)
+    assert captions_of(folder, videos) == {"B.MOV": "a kite"}
     assert {file.path.name: file.reason for file in skipped} == {
         "a.mp4": "whose caption has no usable text",
         "c.webm": "without a caption",
@@ -85,7 +89,7 @@ def test_an_unreadable_table_is_one_error_line(case, folder):
     for name, content in files.items():
         (folder / name).write_bytes(content)
     with pytest.raises(InputError, match=message) as excinfo:
-        find_captioned_videos(folder, readable)
+        find_captioned_videos(folder, is_usable)
     assert excinfo.value.hint
     assert excinfo.value.exit_code == 3
 
@@ -93,7 +97,7 @@ def test_an_unreadable_table_is_one_error_line(case, folder):
 @pytest.mark.parametrize("place", ["nowhere", "a.mp4"])
 def test_a_missing_folder_is_one_error_line(place, folder):
     with pytest.raises(InputError, match="is not a folder"):
-        find_captioned_videos(folder / place, readable)
+        find_captioned_videos(folder / place, is_usable)
 
 
 def test_skipped_videos_are_counted_by_reason():

@@ -1,4 +1,4 @@
-"""Clips to latents and captions to embeddings: cutting, caching, and continuing after an interruption."""
+"""Clips to latents and captions to embeddings: cropping, caching and resuming."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from pavdm_cli.training.finetune.encoding import (
     unique_videos,
 )
 
-FORM = LatentFormat(size=(16, 24), fps=5, frames=4, latents=2, vae="a codec")
+FORMAT = LatentFormat(size=(16, 24), fps=5, frames=4, latents=2, vae="a VAE")
 CPU = torch.device("cpu")
-STEP = 8  # of brightness from frame to frame of `greys`, which begin at 20
+STEP = 8  # in brightness between frames of `greys`, which start at 20
 
 
 class Means:
-    """A codec of one number a latent: the mean brightness of a pair of frames, in the frames' numbers."""
+    """A VAE with one number per latent: the mean brightness of two frames, as frame numbers."""
 
     def __init__(self) -> None:
         self.clips = 0
@@ -54,8 +54,8 @@ class Means:
         return torch.zeros(1, 0, 1, 1, 1)
 
 
-class Letters:
-    """A text encoder of one vector a letter."""
+class LetterEncoder:
+    """A text encoder with one vector per letter."""
 
     def encode(self, prompts: Sequence[str], /) -> list[TextEmbedding]:
         return [TextEmbedding(torch.tensor([[float(ord(letter))] for letter in text])) for text in prompts]
@@ -66,12 +66,12 @@ class Letters:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
-    return Cache(tmp_path / "cache", FORM, "a reader")
+    return Cache(tmp_path / "cache", FORMAT, "an encoder")
 
 
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
-    """22 frames, 10 a second: two clips of 4 frames at 5 a second, and a rest."""
+    """22 frames at 10 fps: two clips of 4 frames at 5 fps, and a remainder."""
     return make(tmp_path / "v.mp4", greys(22, 32, 48), ClipSpec())
 
 
@@ -96,7 +96,7 @@ def test_a_long_video_gives_consecutive_clips_at_the_target_rate(cache, video):
 
 
 def test_clips_follow_timestamps_rather_than_frame_numbers(cache, tmp_path):
-    times = [Fraction(k, 10) if k < 8 else Fraction(k - 4, 5) for k in range(14)]  # half as many from 0.8 s on
+    times = [Fraction(k, 10) if k < 8 else Fraction(k - 4, 5) for k in range(14)]  # half the rate from 0.8 s on
     path = make(tmp_path / "v.mkv", greys(14, 32, 48), ClipSpec(times=times))
     encode(cache, path)
     assert numbers(cache, path, 0) == pytest.approx([1, 5], abs=0.15)
@@ -104,7 +104,7 @@ def test_clips_follow_timestamps_rather_than_frame_numbers(cache, tmp_path):
 
 
 def test_videos_with_a_lower_frame_rate_repeat_frames(tmp_path, video):
-    cache = Cache(tmp_path / "cache", replace(FORM, fps=20), "")
+    cache = Cache(tmp_path / "cache", replace(FORMAT, fps=20), "")
     assert probe_video(cache, video).clips == 11
     encode(cache, video)
     assert numbers(cache, video, 3) == pytest.approx([6, 7], abs=0.15)
@@ -124,13 +124,13 @@ def test_probes_and_latents_are_cached(cache, video, monkeypatch):
     assert encode(cache, video) == 2
     monkeypatch.setattr("pavdm_cli.training.finetune.encoding.open_video", None)
     assert encode(cache, video) == 0
-    assert encode(Cache(cache.folder, FORM, "another reader"), video) == 0
+    assert encode(Cache(cache.folder, FORMAT, "another encoder"), video) == 0
 
 
 @pytest.mark.parametrize("change", [{"size": (16, 32)}, {"fps": 4}, {"frames": 2}, {"vae": "another"}])
 def test_another_format_is_encoded_again(change, cache, video):
     encode(cache, video)
-    other = Cache(cache.folder, replace(FORM, **change), "")
+    other = Cache(cache.folder, replace(FORMAT, **change), "")
     assert clips_to_encode(other, list_clips(other, [video]))
     assert not clips_to_encode(cache, list_clips(cache, [video]))
 
@@ -138,9 +138,9 @@ def test_another_format_is_encoded_again(change, cache, video):
 def test_changed_videos_are_encoded_again_but_renamed_ones_not(cache, video):
     encode(cache, video)
     new_path = video.rename(video.with_name("w.mp4"))
-    assert encode(Cache(cache.folder, FORM, ""), new_path) == 0
+    assert encode(Cache(cache.folder, FORMAT, ""), new_path) == 0
     make(video, [frame + 20 for frame in greys(22, 32, 48)], ClipSpec())
-    assert encode(Cache(cache.folder, FORM, ""), video) == 2
+    assert encode(Cache(cache.folder, FORMAT, ""), video) == 2
 
 
 def test_duplicate_videos_are_encoded_once(cache, video):
@@ -162,13 +162,13 @@ def test_interrupted_encoding_resumes(cache, video):
     assert numbers(cache, video, 1) == pytest.approx([9, 13], abs=0.15)
 
 
-def test_captions_are_read_once(cache):
-    read: list[str] = []
+def test_captions_are_encoded_once(cache):
+    encoded: list[str] = []
     for captions in (["boat", "a", "boat"], ["a", "kite"]):
-        encode_captions(cache, Letters(), captions_to_encode(cache, captions), lambda done: read.append("one"))
-    assert len(read) == 3
+        encode_captions(cache, LetterEncoder(), captions_to_encode(cache, captions), lambda done: encoded.append("one"))
+    assert len(encoded) == 3
     assert load_file(cache.embedding("boat"))["value"].flatten().tolist() == [ord(letter) for letter in "boat"]
-    assert captions_to_encode(Cache(cache.folder, FORM, "another reader"), ["a"]) == ["a"]
+    assert captions_to_encode(Cache(cache.folder, FORMAT, "another encoder"), ["a"]) == ["a"]
 
 
 def test_interrupted_caption_encoding_resumes(cache):
@@ -176,13 +176,13 @@ def test_interrupted_caption_encoding_resumes(cache):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        encode_captions(cache, Letters(), ["a", "b", "c"], stop)
+        encode_captions(cache, LetterEncoder(), ["a", "b", "c"], stop)
     assert captions_to_encode(cache, ["a", "b", "c"]) == ["b", "c"]
 
 
 def test_batches_are_read_from_cached_files(cache, video):
     encode(cache, video)
-    encode_captions(cache, Letters(), ["BOAT!", "A"], lambda done: None)
+    encode_captions(cache, LetterEncoder(), ["BOAT!", "A"], lambda done: None)
     dataset = load_dataset(cache, [VideoItem(video, "boat")], lambda caption: caption.upper() + "!")
     assert len(dataset.clips) == 2
     assert dataset.length == 2

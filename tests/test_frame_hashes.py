@@ -42,6 +42,7 @@ SCENE = "a red ball bouncing over a meadow at noon"
 SAMPLED = ("--seed", 7, "--device", "cpu", "--threads", 1)
 STARTED = ("generate", SCENE, "--frames", 20, "-o", "v.mp4", *SAMPLED)
 POCKET = (*STARTED, "--warmup", 1)
+LARGE = ("--size", "192x128", "--fps", 16)
 EXTENDED = ("--frames", 8, "-o", "w.mp4", *SAMPLED)
 EXTEND = ("extend", "clip.mp4", "--prompt", SCENE, *EXTENDED)
 TINY = ("--model", "tiny", "--size", "72x64", "--steps", 6, *SAMPLED)
@@ -66,6 +67,8 @@ COMMANDS: dict[str, tuple[Command, ...]] = {
     "pocket chunk widened": ((*POCKET, "--steps", 4, "--window", 12, "--chunk", 1),),
     "pocket scale 1": ((*POCKET, "--scale", 1),),
     "pocket scale 3 nearest": ((*POCKET, "--scale", 3, "--scale-filter", "nearest"),),
+    "pocket large and fast": ((*POCKET, *LARGE),),
+    "pocket large extends its own video": ((*POCKET, *LARGE), ("extend", "v.mp4", *EXTENDED, "--size", "192x128")),
     "pocket partial prompt": (("generate", "a boat", "--frames", 8, "-o", "v.mp4", *SAMPLED),),
     "pocket image": ((*STARTED, "--image", "image.png"),),
     "pocket extends a clip": (EXTEND,),

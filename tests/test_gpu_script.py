@@ -1,4 +1,4 @@
-"""The script for a borrowed GPU machine: its commands exist, have time limits, and continue after a cut."""
+"""The script for a borrowed GPU machine: its commands exist, have time limits, and are resumed."""
 
 from __future__ import annotations
 
@@ -38,72 +38,72 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def says(*words: str) -> tuple[str, ...]:
+def python(*words: str) -> tuple[str, ...]:
     """A command that runs a line of Python."""
     return (sys.executable, "-c", *words)
 
 
-def in_tasks(script: ModuleType, monkeypatch: pytest.MonkeyPatch, limit: int = 60, **commands: Any) -> None:
-    tasks = {name: script.Task(limit, lambda to, command=command: command) for name, command in commands.items()}
+def set_tasks(script: ModuleType, monkeypatch: pytest.MonkeyPatch, limit: int = 60, **commands: Any) -> None:
+    tasks = {name: script.Task(limit, lambda target, command=command: command) for name, command in commands.items()}
     monkeypatch.setattr(script, "TASKS", tasks)
 
 
-def called(script: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+def call(script: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     monkeypatch.setattr(sys, "argv", ["gpu.py", *map(str, words)])
     with pytest.raises(SystemExit) as end:
         script.main()
     return int(end.value.code or 0)
 
 
-def test_every_command_is_one_that_there_is(script: ModuleType, tmp_path: Path) -> None:
-    for place in (script.Place(tmp_path, tmp_path), script.Place(tmp_path, tmp_path, "cpu", tiny=True)):
-        commands = [list(map(str, command)) for task in script.TASKS.values() for command in task.commands(place)]
+def test_every_command_exists(script: ModuleType, tmp_path: Path) -> None:
+    for target in (script.Target(tmp_path, tmp_path), script.Target(tmp_path, tmp_path, "cpu", tiny=True)):
+        commands = [list(map(str, command)) for task in script.TASKS.values() for command in task.commands(target)]
         for words in commands:
             assert all(Path(word).exists() for word in words if word.startswith(str(ROOT)))
             if words[:3] == list(script.PAVDM):
-                parsed(get_command(app), words[3:])
+                parse(get_command(app), words[3:])
     assert list(BACKENDS) == list(script.ATTENTION)
 
 
-def parsed(command: Any, words: list[str]) -> None:
-    """Read the words as the command line would, down to the command that they name, and do nothing."""
+def parse(command: Any, words: list[str]) -> None:
+    """Parse the words as the command line would, without running the command."""
     if words and hasattr(command, "commands"):
-        parsed(command.commands[words[0]], words[1:])
+        parse(command.commands[words[0]], words[1:])
     else:
         command.make_context("", words)
 
 
-def test_what_fails_stops_nothing_and_is_not_tried_again(
+def test_a_failed_command_stops_nothing_and_is_not_retried(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mark = tmp_path / "mark"
-    writes = says(f"open({str(mark)!r}, 'a').write('x')")
-    in_tasks(script, monkeypatch, broken=[says("print('a reason'); raise SystemExit(3)"), writes], fine=[writes])
-    assert called(script, monkeypatch, tmp_path / "one") == 1
+    writes = python(f"open({str(mark)!r}, 'a').write('x')")
+    set_tasks(script, monkeypatch, broken=[python("print('a reason'); raise SystemExit(3)"), writes], fine=[writes])
+    assert call(script, monkeypatch, tmp_path / "one") == 1
     assert mark.read_text() == "xx"
     output = capsys.readouterr().out
     assert "FAILED 3" in output
     assert "a reason" in output
-    assert called(script, monkeypatch, tmp_path / "two", "--before", tmp_path / "one") == 0
+    assert call(script, monkeypatch, tmp_path / "two", "--before", tmp_path / "one") == 0
     assert mark.read_text() == "xx"
-    assert called(script, monkeypatch, tmp_path / "two", "fine") == 0
+    assert call(script, monkeypatch, tmp_path / "two", "fine") == 0
     assert mark.read_text() == "xxx"
 
 
-def test_what_the_clock_cuts_short_is_left_for_the_next_call(
+def test_a_task_that_times_out_is_left_for_the_next_call(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(script, "MIN_SECONDS", 0.5)
-    endless = says("import time; time.sleep(600)")
-    in_tasks(script, monkeypatch, first=[], second=[endless, endless], third=[says("pass")])
-    assert called(script, monkeypatch, tmp_path, "--minutes", 2 / 60) == 1
+    endless = python("import time; time.sleep(600)")
+    set_tasks(script, monkeypatch, first=[], second=[endless, endless], third=[python("pass")])
+    assert call(script, monkeypatch, tmp_path, "--minutes", 2 / 60) == 1
     assert script.finished_tasks([tmp_path]) == {"first"}
-    in_tasks(script, monkeypatch, first=[endless], second=[says("pass")], third=[says("pass")])
-    assert called(script, monkeypatch, tmp_path) == 0
+    set_tasks(script, monkeypatch, first=[endless], second=[python("pass")], third=[python("pass")])
+    assert call(script, monkeypatch, tmp_path) == 0
     assert script.finished_tasks([tmp_path]) == {"first", "second", "third"}
 
 
-def test_a_command_that_is_cut_short_takes_all_that_it_started_with_it(script: ModuleType, tmp_path: Path) -> None:
+def test_a_command_that_times_out_is_killed_with_its_children(script: ModuleType, tmp_path: Path) -> None:
     child, writing = tmp_path / "child", tmp_path / "writing"
     starts = (
         "import subprocess, sys\n"
@@ -111,22 +111,22 @@ def test_a_command_that_is_cut_short_takes_all_that_it_started_with_it(script: M
         f"open({str(writing)!r}, 'w').write(str(p.pid))\n"
         f"__import__('os').rename({str(writing)!r}, {str(child)!r}); p.wait()"
     )
-    parent = subprocess.Popen(says(starts), process_group=0)
-    awaited(child.exists)
+    parent = subprocess.Popen(python(starts), process_group=0)
+    wait_until(child.exists)
     assert sys.modules["unattended"].wait_or_kill(parent, 0.1) == sys.modules["unattended"].TIMED_OUT
-    awaited(lambda: gone(int(child.read_text())))
+    wait_until(lambda: has_ended(int(child.read_text())))
 
 
-def awaited(event: Callable[[], bool]) -> None:
-    """What happens in a minute, or an error."""
-    until = time.monotonic() + 60
+def wait_until(event: Callable[[], bool]) -> None:
+    """Wait for up to a minute."""
+    deadline = time.monotonic() + 60
     while not event():
-        assert time.monotonic() < until
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-def gone(process: int) -> bool:
-    """Whether a process is no more, or is only not yet taken note of."""
+def has_ended(process: int) -> bool:
+    """Whether a process does not exist, or is a zombie."""
     try:
         os.kill(process, 0)
         stat = Path(f"/proc/{process}/stat")
@@ -135,40 +135,40 @@ def gone(process: int) -> bool:
         return True
 
 
-def test_a_task_that_hangs_is_ended_and_counts_as_failed(
+def test_a_task_that_hangs_is_killed_and_counts_as_failed(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    in_tasks(script, monkeypatch, limit=1, hung=[says("import time; time.sleep(600)")], after=[says("pass")])
-    assert called(script, monkeypatch, tmp_path) == 1
+    set_tasks(script, monkeypatch, limit=1, hung=[python("import time; time.sleep(600)")], after=[python("pass")])
+    assert call(script, monkeypatch, tmp_path) == 1
     assert script.finished_tasks([tmp_path]) == {"hung", "after"}
 
 
-def test_rows_are_told_at_once_and_know_their_commit(
+def test_rows_are_printed_at_once_and_get_the_commit(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = tmp_path / "throughput.jsonl"
     row = {"kind": "throughput", "env": {"commit": None}, "config": {"model": "pocket"}, "summary": {"steady_fps": 7.5}}
     write = f"open({str(rows)!r}, 'a').write({json.dumps(row)!r} + chr(10))"
-    in_tasks(script, monkeypatch, one=[says(write), says(write)], cut=[says(f"open({str(rows)!r}, 'a').write('{{')")])
-    assert called(script, monkeypatch, tmp_path, "--commit", "abc") == 0
+    set_tasks(
+        script, monkeypatch, one=[python(write), python(write)], cut=[python(f"open({str(rows)!r}, 'a').write('{{')")]
+    )
+    assert call(script, monkeypatch, tmp_path, "--commit", "abc") == 0
     assert capsys.readouterr().out.count("throughput pocket steady_fps 7.5") == 2
     lines = rows.read_text().splitlines()
     assert [json.loads(line)["env"]["commit"] for line in lines[:2]] == ["abc", "abc"]
 
 
-def test_figures_that_are_told_are_figures_that_are_written(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_printed_fields_are_among_the_stored_ones(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("max_memory_allocated", "max_memory_reserved"):
         monkeypatch.setattr(torch.cuda, name, lambda device: 0)
     files = [path.read_text().splitlines() for path in (ROOT / "benchmarks/results").glob("*.jsonl")]
     rows = [json.loads(line) for lines in files for line in lines]
-    written = {name for row in rows for name in row.get("summary") or ()}
-    written |= {*MEASURED.values(), *env.peak_memory(torch.device("cuda"))}
-    assert set(script.unattended.FIGURES) <= written
+    stored = {name for row in rows for name in row.get("summary") or ()}
+    stored |= {*MEASURED.values(), *env.peak_memory(torch.device("cuda"))}
+    assert set(script.unattended.SUMMARY_FIELDS) <= stored
 
 
-def test_what_is_not_installed_is_said_in_one_line(
+def test_missing_packages_are_named_in_one_line(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(script, "PACKAGES", ("torch", "no_such_package"))
@@ -177,13 +177,13 @@ def test_what_is_not_installed_is_said_in_one_line(
         script.main()
 
 
-def test_a_trace_is_packed_and_kept_where_it_is_small(script: ModuleType, tmp_path: Path) -> None:
-    trace, packed = tmp_path / "trace.json", tmp_path / "trace.json.gz"
+def test_a_trace_is_compressed_and_dropped_if_it_is_large(script: ModuleType, tmp_path: Path) -> None:
+    trace, compressed = tmp_path / "trace.json", tmp_path / "trace.json.gz"
     trace.write_text("{}" * 1000)
-    script.unattended.keep(str(trace), str(packed))
-    assert gzip.decompress(packed.read_bytes()) == trace.read_bytes()
-    packed.unlink()
+    script.unattended.compress(str(trace), str(compressed))
+    assert gzip.decompress(compressed.read_bytes()) == trace.read_bytes()
+    compressed.unlink()
     script.unattended.MAX_TRACE_BYTES, before = 10, script.unattended.MAX_TRACE_BYTES
-    script.unattended.keep(str(trace), str(packed))
+    script.unattended.compress(str(trace), str(compressed))
     script.unattended.MAX_TRACE_BYTES = before
-    assert not packed.exists()
+    assert not compressed.exists()

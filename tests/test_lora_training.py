@@ -57,8 +57,8 @@ def test_the_written_file_merges_into_the_trained_weights(tiny: Path, tmp_path: 
         torch.testing.assert_close(plain.weight, adapted.weight, msg=name)
 
 
-class PullTask:
-    """Pulls the weights of the blocks towards random ones."""
+class RandomTask:
+    """A task with random gradients for the weights of the blocks."""
 
     name = "LoRA"
 
@@ -88,24 +88,24 @@ def test_a_resumed_run_writes_the_same_file_and_checkpoints_hold_adapters_only(t
             raise KeyboardInterrupt
 
     config = TrainConfig(4, lr=0.01, warmup=1, make_optimizers=adamw)
-    whole = train(PullTask(tiny), config, mkdir(tmp_path / "whole"), lambda step, metrics: None)
+    whole = train(RandomTask(tiny), config, mkdir(tmp_path / "whole"), lambda step, metrics: None)
     with pytest.raises(KeyboardInterrupt):
-        train(PullTask(tiny), config, mkdir(tmp_path / "parts"), interrupt)
+        train(RandomTask(tiny), config, mkdir(tmp_path / "parts"), interrupt)
     stored = torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)
     assert {name.rpartition(".")[2] for name in (*stored["model"], *stored["average"])} == {"down", "up"}
-    resumed = train(PullTask(tiny), config, tmp_path / "parts", lambda step, metrics: None)
+    resumed = train(RandomTask(tiny), config, tmp_path / "parts", lambda step, metrics: None)
     assert resumed.read_bytes() == whole.read_bytes()
     assert load_file(resumed)[f"diffusion_model.{LAYER}.lora_B.weight"].any()
 
 
 def test_a_checkpoint_without_all_adapters_is_rejected(tiny: Path, tmp_path: Path) -> None:
     config = TrainConfig(1, lr=0.01, warmup=1, make_optimizers=adamw)
-    train(PullTask(tiny), config, tmp_path, lambda step, metrics: None)
+    train(RandomTask(tiny), config, tmp_path, lambda step, metrics: None)
     stored = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     del stored["model"][next(iter(stored["model"]))]
     torch.save(stored, tmp_path / "checkpoint.pt")
     with pytest.raises(ModelError, match="holds another model"):
-        train(PullTask(tiny), config, tmp_path, lambda step, metrics: None)
+        train(RandomTask(tiny), config, tmp_path, lambda step, metrics: None)
 
 
 def test_a_run_is_not_resumed_with_the_adapters_of_other_weights() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pavdm_cli.models.opensora.config import warp_ratio
+from pavdm_cli.models.opensora.config import timestep_shift
 from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise, shifted_sigmas
 
 SHAPE = (2, 3, 2, 2)
@@ -43,11 +43,12 @@ def test_sigmas_run_from_clean_to_noise() -> None:
 
 def test_the_paper_setting_has_the_recorded_levels() -> None:
     recorded = json.loads((Path(__file__).parent / "golden" / "schedule_paper.json").read_text())
-    ratio = warp_ratio(240, 424, 119)
-    assert ratio == pytest.approx(3.685977, abs=1e-6)
-    for name, sigmas in (("t_uniform", linear_sigmas(30)), ("t_transformed_fp32", shifted_sigmas(30, ratio))):
+    shift = timestep_shift(240, 424, 119)
+    assert shift == pytest.approx(3.685977, abs=1e-6)
+    for name, sigmas in (("t_uniform", linear_sigmas(30)), ("t_transformed_fp32", shifted_sigmas(30, shift))):
         torch.testing.assert_close(1000 * sigmas[1:], torch.tensor(recorded[name]), atol=2e-4, rtol=0)
 
 
 def test_short_windows_count_a_latent_for_every_four_frames() -> None:
-    assert [round(warp_ratio(512, 512, frames) ** 2) for frames in (1, 2, 5, 16, 17, 33, 34)] == [1, 1, 2, 4, 5, 5, 10]
+    counts = (1, 2, 5, 16, 17, 33, 34)
+    assert [round(timestep_shift(512, 512, frames) ** 2) for frames in counts] == [1, 1, 2, 4, 5, 5, 10]

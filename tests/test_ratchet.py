@@ -1,4 +1,4 @@
-"""Quality only rises: a stored row is not worse than the best before it, and the shipped weights are those measured."""
+"""Quality never decreases: no stored row is worse than the best before it, and the bundled weights were measured."""
 
 from __future__ import annotations
 
@@ -58,33 +58,34 @@ def test_bars_never_exceed_real_videos():
 
 
 def test_two_sided_bars_are_tightened_around_the_middle():
-    kept = tighten(CHANGE, 1.05, 1.4)
-    assert (kept.low, kept.high) == (pytest.approx(0.864), pytest.approx(1.136))
-    assert not kept.passed
+    tightened = tighten(CHANGE, 1.05, 1.4)
+    assert (tightened.low, tightened.high) == (pytest.approx(0.864), pytest.approx(1.136))
+    assert not tightened.passed
 
 
 @pytest.mark.parametrize("other", [{"world": "another"}, {"seeds": [0, 32]}, {"steps": 6}, {"length": 60.0}])
 def test_rows_with_other_settings_are_ignored(other):
     rows = [row(SHARE.name, 1.0, **other), row(SHARE.name, 1.0, part="minute")]
-    nameless = row(SHARE.name, 1.0)
-    del nameless["settings"]["world"]
-    assert ratchet.tighten([SHARE], "videos", VIDEOS, [*rows, nameless]) == [SHARE]
+    without_world = row(SHARE.name, 1.0)
+    del without_world["settings"]["world"]
+    assert ratchet.tighten([SHARE], "videos", VIDEOS, [*rows, without_world]) == [SHARE]
 
 
 def bars_of(stored: ratchet.Row) -> list[Bar]:
-    """Its figures, beside the bounds that they were held to."""
-    bounds = ({name: one[name] for name in ("low", "high") if name in one} for one in stored["bars"].values())
-    return [Bar(n, one["value"], **b) for (n, one), b in zip(stored["bars"].items(), bounds, strict=True)]
+    """The bars of a stored row, with their bounds at the time."""
+    bounds = ({name: bar[name] for name in ("low", "high") if name in bar} for bar in stored["bars"].values())
+    return [Bar(n, bar["value"], **b) for (n, bar), b in zip(stored["bars"].items(), bounds, strict=True)]
 
 
 def test_no_stored_row_is_worse_than_those_before_it():
     rows = ratchet.load_rows(RESULTS)
-    for place, stored in enumerate(rows):
-        kept = ratchet.tighten(bars_of(stored), stored["part"], stored["settings"], rows[:place])
-        assert [bar.name for bar, own in zip(kept, bars_of(stored), strict=True) if own.passed and not bar.passed] == []
+    for index, stored in enumerate(rows):
+        before = bars_of(stored)
+        after = ratchet.tighten(before, stored["part"], stored["settings"], rows[:index])
+        assert [new.name for old, new in zip(before, after, strict=True) if old.passed and not new.passed] == []
 
 
 def test_the_bundled_weights_were_measured_last():
-    own = checkpoint.digest(POCKET.folder / VAE_FILE, POCKET.folder / DENOISER_FILE)
+    digest = checkpoint.digest(POCKET.folder / VAE_FILE, POCKET.folder / DENOISER_FILE)
     latest = {row["part"]: row for row in ratchet.load_rows(RESULTS)}
-    assert [latest[part]["settings"]["weights"] for part in ("videos", "minute")] == [own, own]
+    assert [latest[part]["settings"]["weights"] for part in ("videos", "minute")] == [digest, digest]

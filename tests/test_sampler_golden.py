@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from support.exact import build_solver
 from torch import Tensor
 
-from pavdm_cli.models.opensora.config import warp_ratio
+from pavdm_cli.models.opensora.config import timestep_shift
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser, batched_cfg
 from pavdm_cli.sampling.loop import SamplerState, denoise, sample, state_from_clip, state_from_renoised_clip
@@ -42,7 +42,7 @@ class Case:
     def sigmas(self, run: Run) -> Tensor:
         sizes = (int(run[f"arg.{key}"][0]) for key in ("height", "width", "num_frames"))
         steps = self.schedule.steps
-        return shifted_sigmas(steps, warp_ratio(*sizes)) if self.warped else linear_sigmas(steps)
+        return shifted_sigmas(steps, timestep_shift(*sizes)) if self.warped else linear_sigmas(steps)
 
     def noise(self, run: Run) -> Noise:
         """The recorded draws in a row; the plain sampler made none, since its input is the noise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from dataclasses import replace
 
@@ -98,6 +99,13 @@ def test_a_request_takes_its_model_at_the_size_and_rate_it_asks_for(monkeypatch)
     assert (spec.size, spec.fps) == ((128, 256), 12)
     assert Request("a ball", seconds=2, fps=12).frame_count == 24
     assert Request("a ball").spec == FREE
+
+
+def test_a_request_whose_model_is_known_already_goes_to_another_process():
+    sent = Request("a ball", size=(128, 192), fps=16)
+    assert sent.spec.fps == 16
+    received = pickle.loads(pickle.dumps(sent))
+    assert (received, received.spec) == (sent, sent.spec)
 
 
 @pytest.mark.parametrize("name", SIZES)

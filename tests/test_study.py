@@ -1,4 +1,4 @@
-"""The study of the paper's claims: verdicts on known rows, arms as documented, and runs that continue."""
+"""The study of the paper's claims: verdicts on known rows, documented arms, and interrupted runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WEIGHTS = find("pocket").spec.folder / "denoiser.safetensors"
 
 @pytest.fixture(scope="module")
 def paper() -> Iterator[SimpleNamespace]:
-    """The modules of the study, which are beside the script."""
+    """The modules of the study, which are next to the script."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
         modules = ("arms", "claims", "report", "runs", "statistics")
@@ -49,9 +49,9 @@ def rows_of(values: np.ndarray, metric: str, features: np.ndarray | None = None)
 @pytest.mark.parametrize(
     ("offset", "result"), [(0.5, "holds"), (-0.5, "does not hold"), (0.0, "tie")], ids=lambda value: str(value)
 )
-def test_a_claim_holds_where_paired_differences_are_clear(paper: Any, offset: float, result: str) -> None:
+def test_a_claim_holds_if_paired_differences_are_significant(paper: Any, offset: float, result: str) -> None:
     noise = np.random.default_rng(0).normal(0, 0.2, (2, 16))
-    scenes = np.random.default_rng(1).normal(0, 5, 16)  # of no importance: they are paired
+    scenes = np.random.default_rng(1).normal(0, 5, 16)  # cancel out in pairs
     arms = {"pa": rows_of(scenes + noise[0], "shake"), "rw": rows_of(scenes + offset + noise[1], "shake")}
     statistics = paper.statistics
     column = statistics.Column("shake", "shake", "")
@@ -62,7 +62,7 @@ def test_a_claim_holds_where_paired_differences_are_clear(paper: Any, offset: fl
     assert verdict.difference.low < verdict.difference.value < verdict.difference.high
 
 
-def test_more_is_better_for_some_metrics_and_drift_counts_by_size(paper: Any) -> None:
+def test_higher_is_better_for_some_metrics_and_drift_counts_by_absolute_value(paper: Any) -> None:
     values = np.linspace(1, 2, 16)
     claims = [paper.statistics.Claim("pa", "rw", metric, "") for metric in ("one_object", "drift_sharpness")]
     for claim, sign, result in ((claims[0], -1, "does not hold"), (claims[1], -1, "holds")):
@@ -72,13 +72,15 @@ def test_more_is_better_for_some_metrics_and_drift_counts_by_size(paper: Any) ->
     assert paper.statistics.verdicts(claims[1:], arms, {})[0].result == "tie"
 
 
-def test_uneven_borders_count_in_both_directions(paper: Any) -> None:
-    values = [paper.statistics.value_of(row, "joint_unevenness") for row in rows_of([2.0, 0.5], "joint_ratio").values()]
+def test_boundary_deviations_count_in_both_directions(paper: Any) -> None:
+    values = [
+        paper.statistics.value_of(row, "boundary_deviation") for row in rows_of([2.0, 0.5], "boundary_ratio").values()
+    ]
     assert values == pytest.approx([np.log(2)] * 2)
-    assert paper.statistics.value_of(rows_of([None], "joint_ratio")[0], "joint_unevenness") is None
+    assert paper.statistics.value_of(rows_of([None], "boundary_ratio")[0], "boundary_deviation") is None
 
 
-def test_many_claims_are_corrected_and_few_pairs_show_nothing(paper: Any) -> None:
+def test_many_claims_are_corrected_and_few_pairs_tie(paper: Any) -> None:
     claim = paper.statistics.Claim("pa", "rw", "scenes", "")
     arms = {"pa": rows_of(np.ones(8), "scenes"), "rw": rows_of(2 * np.ones(8), "scenes")}
     assert paper.statistics.verdicts([claim], arms, {})[0].result == "holds"
@@ -94,12 +96,12 @@ def test_distances_are_compared_by_leaving_out_prompts(paper: Any) -> None:
     claims = [paper.statistics.Claim(a, b, "frechet_probe", "") for a, b in (("pa", "rw"), ("rw", "pa"))]
     results = paper.statistics.verdicts(claims, arms, rows_of(np.zeros(12), "x", real))
     assert [verdict.result for verdict in results] == ["holds", "does not hold"]
-    true = rows_of(np.zeros(12), "x", real)
-    near_value, far_value = (paper.statistics.estimate(arms[name], true, "frechet_probe").value for name in arms)
+    real_rows = rows_of(np.zeros(12), "x", real)
+    near_value, far_value = (paper.statistics.estimate(arms[name], real_rows, "frechet_probe").value for name in arms)
     assert near_value < far_value
 
 
-def test_every_claim_is_of_known_arms_and_metrics(paper: Any) -> None:
+def test_every_claim_has_known_arms_and_metrics(paper: Any) -> None:
     for claim in paper.claims.CLAIMS:
         assert {claim.better, claim.worse} <= paper.arms.BY_NAME.keys()
         assert claim.metric in paper.statistics.BY_METRIC
@@ -146,7 +148,7 @@ def test_a_fixed_length_video_begins_with_a_clip_of_one_window(paper: Any) -> No
     video = np.concatenate(parts)
     assert (len(video), len(parts[0])) == (32, 24)
     jump = np.abs(np.diff(video.astype(float), axis=0)).mean(axis=(1, 2, 3))
-    assert jump[23] < 4 * np.median(jump)  # the clip goes on
+    assert jump[23] < 4 * np.median(jump)  # the clip continues
     short = replace(request, seconds=2.0)
     frames = paper.arms.frames_of(arm, short, paper.arms.config_of(short), model)
     assert len(np.concatenate(list(frames))) == 16
@@ -165,7 +167,7 @@ def test_a_study_continues_and_reports(paper: Any, tmp_path: Path, monkeypatch: 
     rows = folder / "rows-1-of-2.jsonl"
     before = rows.read_text()
     assert [(row["arm"], row["seed"]) for row in map(json.loads, before.splitlines())] == [("real", 0), ("pa-base", 0)]
-    rows.write_text(before[: before.index("\n") + 50])  # a stop cut the second row short, after its video was written
+    rows.write_text(before[: before.index("\n") + 50])  # a row truncated after its video was written
     videos = {path: path.stat().st_mtime_ns for path in folder.rglob("*.mp4")}
     reasons = tmp_path / "reasons.json"
     reasons.write_text(json.dumps({"pa-base > rn-base: scenes": "because"}))
@@ -188,8 +190,8 @@ def test_other_settings_need_another_folder(paper: Any, tmp_path: Path) -> None:
     paper.study.main(words(tmp_path, "--arms", "real", "--shard", "2/2"))
     with pytest.raises(SystemExit, match="other seconds"):
         paper.study.main(words(tmp_path, "--seconds", 2))
-    with pytest.raises(SystemExit, match=r"gone\.safetensors does not exist"):
-        paper.study.main([str(tmp_path), "--base", "gone.safetensors"])
+    with pytest.raises(SystemExit, match=r"missing\.safetensors does not exist"):
+        paper.study.main([str(tmp_path), "--base", "missing.safetensors"])
     with pytest.raises(SystemExit, match="must be I/N"):
         paper.study.main(words(tmp_path, "--shard", "3/2"))
 

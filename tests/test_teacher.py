@@ -1,4 +1,4 @@
-"""Guidance learnt from a teacher: what is shown to the student, and what its weights say of it afterwards."""
+"""Guidance distillation: the targets of the student, and the guidance scale stored with its weights."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def teacher() -> Pocket:
 
 @pytest.fixture(scope="module")
 def batch() -> Batch:
-    draw = torch.Generator().manual_seed(5)
-    latents, noise = (torch.randn(SHAPE, generator=draw, dtype=torch.float64) for _ in range(2))
-    times = torch.tensor([[0.0, 200, 500, 900]] * 2, dtype=torch.float64)
-    return Batch(latents, noise, times, (times > 0).double(), context=1)
+    rng = torch.Generator().manual_seed(5)
+    latents, noise = (torch.randn(SHAPE, generator=rng, dtype=torch.float64) for _ in range(2))
+    timesteps = torch.tensor([[0.0, 200, 500, 900]] * 2, dtype=torch.float64)
+    return Batch(latents, noise, timesteps, (timesteps > 0).double(), context=1)
 
 
-def passed(model: Pocket, batch: Batch, without: Tensor) -> Tensor:
-    return predict_velocity(model.stdit, model.encode_prompts(PROMPTS, without), batch, FPS.double())
+def predict(model: Pocket, batch: Batch, dropped: Tensor) -> Tensor:
+    return predict_velocity(model.stdit, model.encode_prompts(PROMPTS, dropped), batch, FPS.double())
 
 
 def distance(student: Pocket, teacher: Teacher, batch: Batch) -> Tensor:
-    return velocity_loss(passed(student, batch, NONE), batch, teacher.velocity(PROMPTS, NONE, batch, FPS.double()))
+    return velocity_loss(predict(student, batch, NONE), batch, teacher.velocity(PROMPTS, NONE, batch, FPS.double()))
 
 
 def test_a_perfect_student_has_no_loss(teacher, batch):
@@ -53,14 +53,14 @@ def test_a_perfect_student_has_no_loss(teacher, batch):
 
 
 def test_the_distillation_target_equals_guided_sampling(teacher, batch):
-    """The velocity that the sampler's own wrapper makes of the same two passes."""
+    """The velocity of the sampler's CFG wrapper for the same two passes."""
     both = FunctionDenoiser(
-        lambda overlap, level: None,
-        lambda z, levels, memory: torch.cat([passed(teacher, batch, NONE), passed(teacher, batch, ~NONE)]),
+        lambda context, level: None,
+        lambda z, levels, kv_cache: torch.cat([predict(teacher, batch, NONE), predict(teacher, batch, ~NONE)]),
     )
-    shown = batched_cfg(both, 2.5)(add_noise(batch.latents, batch.noise, batch.timesteps), torch.zeros(4), None)
-    learnt = Teacher(teacher, 2.5).velocity(PROMPTS, NONE, batch, FPS.double())
-    torch.testing.assert_close(learnt, shown)
+    sampled = batched_cfg(both, 2.5)(add_noise(batch.latents, batch.noise, batch.timesteps), torch.zeros(4), None)
+    target = Teacher(teacher, 2.5).velocity(PROMPTS, NONE, batch, FPS.double())
+    torch.testing.assert_close(target, sampled)
 
 
 def test_dropped_prompts_are_distilled_without_guidance(teacher, batch):
@@ -71,29 +71,29 @@ def test_dropped_prompts_are_distilled_without_guidance(teacher, batch):
 
 def test_context_has_no_loss_and_the_teacher_no_gradient(teacher, batch):
     student = randomised(Pocket(POCKET), seed=4).double()
-    given = Teacher(teacher, 1.5)
-    loss = distance(student, given, batch)
+    frozen = Teacher(teacher, 1.5)
+    loss = distance(student, frozen, batch)
     loss.sum().backward()
     assert student.stdit.final_layer.linear.weight.grad is not None
     assert all(weight.grad is None for weight in teacher.parameters())
-    wanted = given.velocity(PROMPTS, NONE, batch, FPS.double())
-    error = (passed(student, batch, NONE) - wanted).square().mean(dim=(2, 3, 4))[:, 1:].mean(dim=1)
+    target = frozen.velocity(PROMPTS, NONE, batch, FPS.double())
+    error = (predict(student, batch, NONE) - target).square().mean(dim=(2, 3, 4))[:, 1:].mean(dim=1)
     torch.testing.assert_close(loss, error)
 
 
 def test_training_moves_the_student_towards_the_teacher(teacher, batch):
     student = randomised(Pocket(POCKET)).double()
-    step, losses = torch.optim.Adam(student.parameters(), 2e-3), []
+    optimizer, losses = torch.optim.Adam(student.parameters(), 2e-3), []
     for _ in range(40):
         loss = distance(student, Teacher(teacher, 1.5), batch).mean()
         losses.append(loss.item())
-        step.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        step.step()
+        optimizer.step()
     assert losses[-1] < 0.5 * losses[0]
 
 
-def rendered(what: str, total: int) -> NoReturn:
+def fail_if_rendered(label: str, total: int) -> NoReturn:
     raise AssertionError("refused before any clip is rendered")
 
 
@@ -103,10 +103,10 @@ def settings(folder: Path, init: Path | None) -> runs.TrainOptions:
 
 def test_distilled_weights_cannot_be_a_teacher(tmp_path):
     path = checkpoint.save(randomised(Pocket(POCKET)), tmp_path / "denoiser.safetensors", {"guided": 1.5})
-    with pytest.raises(UsageError, match=r"guidance of 1\.5 in one pass already"):
-        runs.denoiser_task(settings(tmp_path, path), runs.Objective("pa", 1.5), None, 1, rendered)
+    with pytest.raises(UsageError, match=r"already distilled, for a guidance scale of 1\.5"):
+        runs.denoiser_task(settings(tmp_path, path), runs.Objective("pa", 1.5), None, 1, fail_if_rendered)
     with pytest.raises(UsageError, match="needs a teacher"):
-        runs.denoiser_task(settings(tmp_path, None), runs.Objective("pa", 1.5), None, 1, rendered)
+        runs.denoiser_task(settings(tmp_path, None), runs.Objective("pa", 1.5), None, 1, fail_if_rendered)
 
 
 def test_the_bundled_weights_have_the_declared_guidance():

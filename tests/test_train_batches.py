@@ -1,4 +1,4 @@
-"""Training batches: a function of the step alone, cut from clips that are rendered once and kept."""
+"""Training batches: a function of the step alone, cropped from clips that are rendered and encoded once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pavdm_cli.training.pocket.latent_pool import Clips, Pool, load_or_encode, o
 
 DIAGONAL = Diagonal(24, 6, 2)
 CLIPS = Clips(count=12, latents=20)
-# A latent that says which one it is: clip * 100 + place, exact in float16.
+# Every latent holds its own number: clip * 100 + index, exact in float16.
 POOL = (torch.arange(12)[:, None] * 100 + torch.arange(20))[..., None, None, None].expand(-1, -1, 2, 1, 1).half()
 STEPS = 300
 
@@ -36,13 +36,13 @@ def draw(method: str, step: int, windows: int = 4, augmentation: float = 0.0) ->
 def test_noise_augmentation_perturbs_half_of_the_contexts():
     strengths = []
     for step in range(STEPS):
-        fresh, used = (draw("pa", step, augmentation=std)[0] for std in (0.0, 0.15))
-        assert torch.equal(used.latents[:, used.context :], fresh.latents[:, used.context :])
-        if used.context:
-            strengths += (used.latents - fresh.latents)[:, : used.context].flatten(1).std(dim=1).tolist()
-    worn = [s for s in strengths if s > 0]
-    assert 0.4 < len(worn) / len(strengths) < 0.6
-    assert 0.1 < max(worn) < 0.4  # four numbers each: their deviation strays
+        plain, noised = (draw("pa", step, augmentation=std)[0] for std in (0.0, 0.15))
+        assert torch.equal(noised.latents[:, noised.context :], plain.latents[:, noised.context :])
+        if noised.context:
+            strengths += (noised.latents - plain.latents)[:, : noised.context].flatten(1).std(dim=1).tolist()
+    augmented = [s for s in strengths if s > 0]
+    assert 0.4 < len(augmented) / len(strengths) < 0.6
+    assert 0.1 < max(augmented) < 0.4  # estimated from four numbers each
 
 
 @pytest.mark.parametrize("method", ["base", "rw"])
@@ -78,12 +78,12 @@ def test_samples_are_random_crops_with_their_clips_caption(method):
     starts = set()
     for step in range(STEPS):
         batch, captions, _ = draw(method, step)
-        named = batch.latents[:, :, 0, 0, 0].long()  # (B, T)
-        assert torch.equal(named, named[:, :1] + torch.arange(named.shape[1]))
-        starts.update((named[:, 0] % 100).tolist())
-        for clip, caption in zip((named[:, 0] // 100).tolist(), captions, strict=True):
+        numbers = batch.latents[:, :, 0, 0, 0].long()  # (B, T)
+        assert torch.equal(numbers, numbers[:, :1] + torch.arange(numbers.shape[1]))
+        starts.update((numbers[:, 0] % 100).tolist())
+        for clip, caption in zip((numbers[:, 0] // 100).tolist(), captions, strict=True):
             assert set(split(caption)) <= VOCABULARY.keys()
-            assert any(wording in caption for wording in COLOUR_PHRASES[CLIPS.scene(clip).colour])
+            assert any(phrase in caption for phrase in COLOUR_PHRASES[CLIPS.scene(clip).colour])
     assert {0, 6} <= starts  # the longest window is 14 of 20
 
 
@@ -102,25 +102,25 @@ def test_context_is_clean_and_has_no_loss():
 
 
 def rejoins(batch: Batch) -> bool:
-    """Whether a chunk at the end of the window is clean, and the noisy ones before it lead to it."""
+    """Whether the window ends with a clean chunk that the noisy ones lead up to."""
     return bool((batch.timesteps[:, -2:] == 0).all() and (batch.loss_mask[:, -2:] == 0).all())
 
 
 def test_one_window_in_twenty_rejoins_a_clean_chunk():
     batches = [draw("pa", step)[0] for step in range(1000)]
-    leading = [batch for batch in batches if rejoins(batch)]
-    assert len(leading) / len(batches) == pytest.approx(0.05, abs=0.02)
-    assert all(batch.context == 2 and 6 <= batch.timesteps.shape[1] <= 14 for batch in leading)
-    for batch in leading:
+    rejoining = [batch for batch in batches if rejoins(batch)]
+    assert len(rejoining) / len(batches) == pytest.approx(0.05, abs=0.02)
+    assert all(batch.context == 2 and 6 <= batch.timesteps.shape[1] <= 14 for batch in rejoining)
+    for batch in rejoining:
         assert (batch.timesteps[:, 2:-2] > 0).any(dim=1).all()
-        named = batch.latents[:, 2:, 0, 0, 0].long()
-        assert torch.equal(named, named[:, :1] + torch.arange(named.shape[1]))  # the clip's own next chunk
+        numbers = batch.latents[:, 2:, 0, 0, 0].long()
+        assert torch.equal(numbers, numbers[:, :1] + torch.arange(numbers.shape[1]))  # the clip's own next chunk
     assert not any(
         rejoins(sample_batch(BatchConfig("pa", DIAGONAL, 4), CLIPS, POOL, step).batch) for step in range(300)
     )
 
 
-def test_samples_share_a_stage_and_have_their_own_shift():
+def test_samples_share_a_stage_and_have_their_own_offset():
     batches = (draw("pa", step)[0] for step in range(50))
     for noisy in (batch.timesteps[:, batch.context :] for batch in batches if batch.timesteps.shape[1] > 4):
         inner = noisy[:, (noisy > 0).all(0) & (noisy < 999).all(0)]
@@ -149,11 +149,11 @@ TINY = Clips(count=3, latents=2, size=SIZE)
 
 
 def test_clips_are_rendered_once_and_cached(tmp_path):
-    made: list[int] = []
-    first = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
-    again = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append, needs_mask=True)
-    fewer = load_or_encode(tmp_path / "clips.safetensors", replace(TINY, count=2), tiny_codec(), made.append)
-    assert made == [3]
+    encoded_counts: list[int] = []
+    first = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), encoded_counts.append)
+    again = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), encoded_counts.append, needs_mask=True)
+    fewer = load_or_encode(tmp_path / "clips.safetensors", replace(TINY, count=2), tiny_codec(), encoded_counts.append)
+    assert encoded_counts == [3]
     assert first.latents.shape == (3, 2, 4, 2, 3)
     assert first.object_mask.shape == (3, 2, 2, 3)
     assert {value.dtype for value in (first.latents, first.object_mask)} == {torch.float16}
@@ -179,26 +179,26 @@ def test_more_clips_start_with_the_same_ones(tmp_path):
     "change", [{"detail": 0.9}, {"fps": 4.0}, {"latents": 3}, {"first_seed": 5}, {"size": (24, 24)}]
 )
 def test_clips_of_other_settings_are_rendered_again(change, tmp_path):
-    path, made = tmp_path / "clips.safetensors", list[int]()
+    path, encoded_counts = tmp_path / "clips.safetensors", list[int]()
     load_or_encode(path, TINY, tiny_codec(), lambda n: None)
-    changed = load_or_encode(path, replace(TINY, **change), tiny_codec(), made.append)
-    assert made == [3]
+    changed = load_or_encode(path, replace(TINY, **change), tiny_codec(), encoded_counts.append)
+    assert encoded_counts == [3]
     assert equal(changed, load_or_encode(tmp_path / "other", replace(TINY, **change), tiny_codec(), lambda n: None))
 
 
 def test_latents_of_another_vae_are_encoded_again(tmp_path):
-    made: list[int] = []
-    load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), made.append)
-    load_or_encode(tmp_path / "clips.safetensors", TINY, randomised(tiny_codec(), seed=8), made.append)
-    assert made == [3, 3]
+    encoded_counts: list[int] = []
+    load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), encoded_counts.append)
+    load_or_encode(tmp_path / "clips.safetensors", TINY, randomised(tiny_codec(), seed=8), encoded_counts.append)
+    assert encoded_counts == [3, 3]
 
 
 def test_a_truncated_cache_is_rendered_again(tmp_path):
-    path, made = tmp_path / "clips.safetensors", list[int]()
-    first = load_or_encode(path, TINY, tiny_codec(), made.append)
+    path, encoded_counts = tmp_path / "clips.safetensors", list[int]()
+    first = load_or_encode(path, TINY, tiny_codec(), encoded_counts.append)
     path.write_bytes(path.read_bytes()[:-7])
-    assert equal(load_or_encode(path, TINY, tiny_codec(), made.append), first)
-    assert made == [3, 3]
+    assert equal(load_or_encode(path, TINY, tiny_codec(), encoded_counts.append), first)
+    assert encoded_counts == [3, 3]
 
 
 def test_a_full_disk_leaves_no_partial_file(tmp_path, monkeypatch):
@@ -213,23 +213,23 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path, monkeypatch):
 
 
 def test_a_cache_without_settings_is_trusted(tmp_path):
-    path, made = tmp_path / "clips.safetensors", list[int]()
+    path, encoded_counts = tmp_path / "clips.safetensors", list[int]()
     save_file({"latents": torch.zeros(3, 2, 4, 2, 3).half()}, path)
-    assert load_or_encode(path, TINY, tiny_codec(), made.append).latents.abs().max() == 0
-    assert made == []
+    assert load_or_encode(path, TINY, tiny_codec(), encoded_counts.append).latents.abs().max() == 0
+    assert encoded_counts == []
     assert load_file(path).keys() == {"latents"}
 
 
 def test_a_cache_without_object_masks_is_rendered_again_where_they_are_needed(tmp_path):
-    path, made = tmp_path / "clips.safetensors", list[int]()
-    whole = load_or_encode(path, TINY, tiny_codec(), lambda n: None)
+    path, encoded_counts = tmp_path / "clips.safetensors", list[int]()
+    pool = load_or_encode(path, TINY, tiny_codec(), lambda n: None)
     with safe_open(path, "pt") as file:
         header = file.metadata()
     save_file({"latents": load_file(path)["latents"]}, path, header)
-    assert load_or_encode(path, TINY, tiny_codec(), made.append).object_mask is None
-    assert made == []
-    assert equal(load_or_encode(path, TINY, tiny_codec(), made.append, needs_mask=True), whole)
-    assert made == [3]
+    assert load_or_encode(path, TINY, tiny_codec(), encoded_counts.append).object_mask is None
+    assert encoded_counts == []
+    assert equal(load_or_encode(path, TINY, tiny_codec(), encoded_counts.append, needs_mask=True), pool)
+    assert encoded_counts == [3]
 
 
 def test_the_object_mask_covers_the_object_and_one_latent_pixel_around_it():

@@ -28,7 +28,7 @@ TINY = ["--steps", "3", "--batch", "1", "--device", "cpu"]
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A folder with weights of a tiny codec and a tiny denoiser."""
+    """A folder with weights of a tiny VAE and a tiny denoiser."""
     store.save(randomised(PocketVAE(CODEC)), tmp_path / "codec.safetensors", {})
     store.save(randomised(Pocket(POCKET)), tmp_path / "denoiser.safetensors", {})
     return tmp_path
@@ -105,24 +105,24 @@ def test_distilled_weights_record_their_guidance(command, files):
     assert store.training_metadata(Path(out.strip()))["guided"] == 1.5
     code, out, err = command("denoiser", "--folder", str(files / "again"), "--init", out.strip(), "--distil", "2")
     assert (code, out) == (2, "")
-    assert "gives guidance of 1.5 in one pass already" in err
+    assert "is already distilled, for a guidance scale of 1.5" in err
 
 
-def strike(monkeypatch: pytest.MonkeyPatch, numbers: list[signal.Signals]) -> None:
-    """Raise signals in the middle of the second step of a codec's training."""
-    whole = tasks.VAETask.loss
+def send_signals(monkeypatch: pytest.MonkeyPatch, numbers: list[signal.Signals]) -> None:
+    """Raise signals in the second step of the VAE's training."""
+    loss = tasks.VAETask.loss
 
-    def struck(self: tasks.VAETask, step: int) -> Tensor:
+    def loss_with_signals(self: tasks.VAETask, step: int) -> Tensor:
         while step == 1 and numbers:
             signal.raise_signal(numbers.pop())
-        return whole(self, step)
+        return loss(self, step)
 
-    monkeypatch.setattr(tasks.VAETask, "loss", struck)
+    monkeypatch.setattr(tasks.VAETask, "loss", loss_with_signals)
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_an_interrupted_run_resumes_bit_for_bit(number, exit_code, command, files, monkeypatch):
-    strike(monkeypatch, [number])
+    send_signals(monkeypatch, [number])
     code, out, err = command("codec")
     checkpoint = files / "run" / "checkpoint.pt"
     assert (code, out) == (exit_code, "")
@@ -136,7 +136,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(number, exit_code, command, file
 
 
 def test_a_second_signal_stops_at_once(command, files, monkeypatch):
-    strike(monkeypatch, [signal.SIGINT, signal.SIGINT])
+    send_signals(monkeypatch, [signal.SIGINT, signal.SIGINT])
     code, out, err = command("codec")
     assert (code, out) == (130, "")
     assert err.splitlines()[-1] == "interrupted: no checkpoint was saved; the same command starts over"
@@ -144,7 +144,7 @@ def test_a_second_signal_stops_at_once(command, files, monkeypatch):
 
 
 def test_an_interrupt_while_rendering_is_one_line(command, monkeypatch):
-    def interrupted(*given: object) -> None:
+    def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runs, "load_or_encode", interrupted)
@@ -158,23 +158,23 @@ def test_init_weights_are_trained_except_rope_frequencies(files, tmp_path):
     state = torch.get_rng_state()
     task = runs.denoiser_task(settings, runs.Objective("pa"), files / "codec.safetensors", 1, ui.progress)
     assert torch.equal(torch.get_rng_state(), state)
-    given = store.load_denoiser(files / "denoiser.safetensors").state_dict()
-    assert all(torch.equal(value, given[name]) for name, value in task.model.state_dict().items())
+    initial = store.load_denoiser(files / "denoiser.safetensors").state_dict()
+    assert all(torch.equal(value, initial[name]) for name, value in task.model.state_dict().items())
     assert [name for name, p in task.model.named_parameters() if not p.requires_grad] == ["stdit.rope.freqs"]
 
 
-@pytest.mark.parametrize(("clips", "judges"), [(1, 1), (128, 128), (4000, 128)])
-def test_up_to_128_clips_are_used_for_validation(clips, judges, files, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("clips", "held_out"), [(1, 1), (128, 128), (4000, 128)])
+def test_up_to_128_clips_are_used_for_validation(clips, held_out, files, tmp_path, monkeypatch):
     rendered: dict[str, int] = {}
 
-    def counted(path: Path, clips: Clips, *given: object) -> Pool:
+    def count_clips(path: Path, clips: Clips, *args: object) -> Pool:
         rendered[path.stem] = clips.count
         return Pool(torch.zeros(1))
 
-    monkeypatch.setattr(runs, "load_or_encode", counted)
+    monkeypatch.setattr(runs, "load_or_encode", count_clips)
     settings = runs.TrainOptions(tmp_path / "run", steps=1, rate=0.1, batch=1, init=files / "denoiser.safetensors")
     runs.denoiser_task(settings, runs.Objective("pa"), files / "codec.safetensors", clips, ui.progress)
-    assert rendered == {"clips": clips, "held-out": judges}
+    assert rendered == {"clips": clips, "held-out": held_out}
 
 
 def test_a_full_disk_is_one_error_line(command, monkeypatch):
@@ -239,9 +239,9 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_invalid_options_are_one_error_line(case, command, files):
-    given, wanted, message = WRONG[case]
-    code, out, err = command(*(word.format(files=files) for word in given))
-    assert (code, out) == (wanted, "")
+    words, exit_code, message = WRONG[case]
+    code, out, err = command(*(word.format(files=files) for word in words))
+    assert (code, out) == (exit_code, "")
     assert message in err
     assert "Traceback" not in err
     assert not (files / "run").exists()

@@ -84,7 +84,9 @@ def test_new_words_and_positions_have_the_scale_of_old_ones(tmp_path, monkeypatc
 def test_grown_weights_are_saved_with_their_words(tmp_path, monkeypatch):
     path = saved(tmp_path)
     grow_vocabulary(monkeypatch)
-    with pytest.raises(ModelError, match=f"knows {WORDS} words, this version {WORDS + 4}; they differ in aardvark, lighthouse"):
+    with pytest.raises(
+        ModelError, match=f"knows {WORDS} words, this version {WORDS + 4}; they differ in aardvark, lighthouse"
+    ):
         checkpoint.load_denoiser(path)
     again = checkpoint.save(load_grown(path, CODEC), tmp_path / "again.safetensors", {})
     assert checkpoint.load_denoiser(again).config.text.words == WORDS + 5

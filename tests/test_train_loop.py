@@ -1,4 +1,4 @@
-"""The training loop: whatever stops it, it goes on as if nothing had, or says in one line why it cannot."""
+"""The training loop: an interrupted run continues bit for bit, and errors are one line."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ FREQUENT = TrainConfig(3, lr=0.01, validate_seconds=0.0, sheet_seconds=0.0)
 TASKS: dict[str, Callable[[], Any]] = {
     "codec": vae_task,
     **{method: partial(denoiser_task, method) for method in ("base", "pa", "rw")},
-    "taught": partial(denoiser_task, guidance=1.5),
-    "images": partial(denoiser_task, "base", latents=1, warp_ratio=3.0, fill_batches=True, object_weight=2.0),
+    "distilled": partial(denoiser_task, guidance=1.5),
+    "images": partial(denoiser_task, "base", latents=1, timestep_shift=3.0, fill_batches=True, object_weight=2.0),
     "bf16": partial(denoiser_task, precision="bf16"),
 }
 every_task = pytest.mark.parametrize("make", TASKS.values(), ids=TASKS.keys())
 
 
-def ignore(step: int, figures: dict[str, float]) -> None:
+def ignore(step: int, metrics: dict[str, float]) -> None:
     pass
 
 
 def stop_after(last: int) -> loop.StepReport:
     """A report that is interrupted after a step."""
 
-    def report(step: int, figures: dict[str, float]) -> None:
+    def report(step: int, metrics: dict[str, float]) -> None:
         if step == last:
             raise KeyboardInterrupt
 
     return report
 
 
-def interrupted(*given: object) -> None:
+def interrupted(*args: object) -> None:
     raise KeyboardInterrupt
 
 
@@ -77,7 +77,7 @@ def assert_identical(left: Any, right: Any, at: str = "") -> None:
         assert left == right, at
 
 
-@pytest.mark.parametrize("task", ["codec", "pa", "images", *integration("base", "rw", "taught")])
+@pytest.mark.parametrize("task", ["codec", "pa", "images", *integration("base", "rw", "distilled")])
 def test_a_run_interrupted_twice_equals_an_uninterrupted_one(task, tmp_path):
     (straight := tmp_path / "straight").mkdir()
     (halting := tmp_path / "halting").mkdir()
@@ -106,7 +106,7 @@ def test_steps_change_weights_but_not_global_random_state(make, tmp_path):
 
 
 def test_an_interrupt_inside_a_step_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    """The weights are then half-way, here after the first of two optimisers."""
+    """Weights are half updated then, here after the first of two optimizers."""
     straight, halting = tmp_path / "straight", tmp_path / "halting"
     for folder in (straight, halting):
         folder.mkdir()
@@ -127,7 +127,7 @@ def test_a_finished_run_is_not_continued(tmp_path):
     train(vae_task(), PLAN, tmp_path, ignore)
     before = checkpoint(tmp_path)
     steps: list[int] = []
-    train(vae_task(), PLAN, tmp_path, lambda step, figures: steps.append(step))
+    train(vae_task(), PLAN, tmp_path, lambda step, metrics: steps.append(step))
     assert steps == []
     assert_identical(checkpoint(tmp_path), before)
 
@@ -188,7 +188,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
         train(vae_task(), PLAN, tmp_path, stop_after(2))
     before = checkpoint(tmp_path)
 
-    def full(stored: object, path: Path) -> None:
+    def full(checkpoint: object, path: Path) -> None:
         path.write_bytes(b"half")
         raise RuntimeError("PytorchStreamWriter failed writing file")
 
@@ -225,16 +225,16 @@ def test_gradients_are_clipped_before_the_optimizer_step(tmp_path):
         optimizer.register_step_pre_hook(
             lambda *_: seen.append(torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm().item())
         )
-    figures = train_step(state, TrainConfig(STEPS, lr=0.01, max_grad_norm=0.001))
-    assert figures["gradient"] > 0.001
+    metrics = train_step(state, TrainConfig(STEPS, lr=0.01, max_grad_norm=0.001))
+    assert metrics["gradient"] > 0.001
     assert seen == pytest.approx([0.001], rel=1e-3)
 
 
 def test_every_trainable_weight_has_exactly_one_optimizer():
     model = denoiser_task().model
-    held = [id(p) for optimizer in muon_and_adamw(model) for group in optimizer.param_groups for p in group["params"]]
-    assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
-    assert id(model.stdit.rope.freqs) not in held
+    ids = [id(p) for optimizer in muon_and_adamw(model) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(ids) == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    assert id(model.stdit.rope.freqs) not in ids
     muon = {id(p) for group in muon_and_adamw(model)[1].param_groups for p in group["params"]}
     kinds = {p.ndim for p in model.parameters() if id(p) in muon}
     assert kinds == {2}

@@ -16,7 +16,7 @@ from support.models import MODELS
 from torch import Tensor
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.opensora.config import warp_ratio
+from pavdm_cli.models.opensora.config import timestep_shift
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
 from pavdm_cli.sampling.noise import shifted_sigmas
 from pavdm_cli.sampling.schedule import pa
@@ -29,8 +29,8 @@ from pavdm_cli.training.levels import (
     apply_clean_masks,
     progressive_timesteps,
     sample_window_stage,
+    shift_timesteps,
     uniform_timesteps,
-    warp_timesteps,
 )
 from pavdm_cli.training.losses import Batch, add_noise, predict_velocity, velocity_loss
 
@@ -50,30 +50,30 @@ def recorded(name: str) -> Recording:
 
 
 def shift_keep1(run: Recording) -> Batch:
-    """Progressive levels at a random stage under one shift a sample, after a clean chunk that carries no loss."""
+    """Progressive levels at a random stage with one offset per sample, after a clean chunk without a loss."""
     stage = json.loads((GOLDEN / "index.json").read_text())["train_shift_keep1.safetensors"]["python_randint"][0]
     times = progressive_timesteps(Diagonal(6, 3, 2), WindowStage(0, 3, stage, has_context=True), run["noise.0"][:, 0])
     clean = (0, 0, 0, 0, 0, 0, 2, 0)  # two frames in front
-    counted, noise = torch.ones_like(times), run["noise.1"]
+    loss_mask, noise = torch.ones_like(times), run["noise.1"]
     pad = torch.nn.functional.pad
-    return Batch(run["x_start"], pad(noise, clean), pad(times, (2, 0)), pad(counted, (2, 0)))
+    return Batch(run["x_start"], pad(noise, clean), pad(times, (2, 0)), pad(loss_mask, (2, 0)))
 
 
 def linear(run: Recording) -> Batch:
-    """A level a frame, evenly spaced."""
+    """One level per frame, evenly spaced."""
     times = Diagonal(6, 6, 1).timesteps(0).expand(2, -1)
     return Batch(run["x_start"], run["noise.0"], times, torch.ones_like(times))
 
 
 def base_mask(run: Recording) -> Batch:
-    """One level a sample, pushed towards noise; masked frames are clean and carry no loss."""
-    times, is_noisy = warp_timesteps(run["rand.0"] * 1000, warp_ratio(240, 424, 119)), run["mask"]
+    """One level per sample, shifted towards noise; masked frames are clean and have no loss."""
+    times, is_noisy = shift_timesteps(run["rand.0"] * 1000, timestep_shift(240, 424, 119)), run["mask"]
     return Batch(run["x_start"], run["noise.0"], torch.where(is_noisy, times[:, None], 0.0), is_noisy.float())
 
 
 @dataclass
-class Seen:
-    """What the model was given and gave back, with the loss of each sample."""
+class StepRecord:
+    """Input and output of the model in one step, and the loss of each sample."""
 
     z: Tensor
     out: Tensor
@@ -81,50 +81,50 @@ class Seen:
     model: STDiT
 
 
-def run_training(batch: Batch, run: Recording) -> Seen:
-    """One training step through the function that trains, on the recorded weights."""
+def run_training(batch: Batch, run: Recording) -> StepRecord:
+    """One training step with the recorded weights."""
     model = STDiT(SMALL)
     model.load_state_dict(load_file(GOLDEN / "stdit3_small_weights.safetensors"))
-    seen: list[Tensor] = []
-    model.register_forward_hook(lambda _m, inputs, out: seen.extend([inputs[0], out]))
+    record: list[Tensor] = []
+    model.register_forward_hook(lambda _m, inputs, out: record.extend([inputs[0], out]))
     text = model.encode_text(run["y"][:, 0], run["text_mask"])
     size = (float(run["arg.height"][0]), float(run["arg.width"][0]))
     loss = velocity_loss(predict_velocity(model, text, batch, run["arg.fps"], size), batch)
     loss.mean().backward()
-    return Seen(seen[0], seen[1], loss, model)
+    return StepRecord(record[0], record[1], loss, model)
 
 
 CASES = {"train_shift_keep1": shift_keep1, "train_linear": linear, "train_base_mask": base_mask}
 
 
 @pytest.fixture(scope="module", params=CASES)
-def case(request: pytest.FixtureRequest) -> tuple[Recording, Batch, Seen]:
+def case(request: pytest.FixtureRequest) -> tuple[Recording, Batch, StepRecord]:
     run = recorded(request.param)
     batch = CASES[request.param](run)
     return run, batch, run_training(batch, run)
 
 
 def test_timesteps_and_noised_latents_match_the_recording(case):
-    run, batch, seen = case
+    run, batch, record = case
     times = run["t_model"] if run["t_model"].ndim == 2 else torch.where(run["mask"], run["t_model"][:, None], 0.0)
     torch.testing.assert_close(batch.timesteps, times, rtol=1e-6, atol=1e-4)
-    torch.testing.assert_close(seen.z, run["x_t"], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(record.z, run["x_t"], rtol=1e-6, atol=1e-6)
 
 
 def test_outputs_match_the_recording_under_the_loss_mask(case):
-    run, batch, seen = case
-    counted = batch.loss_mask.bool()
-    torch.testing.assert_close(seen.out[counted], run["model_out"][:, :, :4][counted], rtol=0, atol=1e-4)
+    run, batch, record = case
+    loss_mask = batch.loss_mask.bool()
+    torch.testing.assert_close(record.out[loss_mask], run["model_out"][:, :, :4][loss_mask], rtol=0, atol=1e-4)
 
 
 def test_losses_match_the_recording(case):
-    run, _, seen = case
-    torch.testing.assert_close(seen.loss.detach(), run["loss"], rtol=1e-5, atol=0)
+    run, _, record = case
+    torch.testing.assert_close(record.loss.detach(), run["loss"], rtol=1e-5, atol=0)
 
 
 def test_gradients_match_the_recording(case):
-    run, _, seen = case
-    parameters = dict(sorted(seen.model.named_parameters()))
+    run, _, record = case
+    parameters = dict(sorted(record.model.named_parameters()))
     norms = [torch.tensor(-1.0) if p.grad is None else p.grad.norm() for p in parameters.values()]
     torch.testing.assert_close(torch.stack(norms), run["gradnorm"], rtol=1e-4, atol=0)
     full = {key.removeprefix("grad."): value for key, value in run.items() if key.startswith("grad.")}
@@ -135,13 +135,13 @@ def test_gradients_match_the_recording(case):
 
 def test_the_loss_is_zero_for_the_exact_velocity():
     clean, noise = torch.randn(2, 2, 5, 3, 2, 2).unbind(0)
-    counted = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]]).float()
-    batch = Batch(clean, noise, torch.zeros(2, 5), counted)
+    loss_mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0]]).float()
+    batch = Batch(clean, noise, torch.zeros(2, 5), loss_mask)
     velocity = clean - noise
     assert velocity_loss(velocity, batch).tolist() == [0, 0]
-    spoiled = velocity + (1 - counted)[:, :, None, None, None]
+    spoiled = velocity + (1 - loss_mask)[:, :, None, None, None]
     assert velocity_loss(spoiled, batch).tolist() == [0, 0]
-    off = velocity + counted[:, :, None, None, None] * torch.tensor([2.0, 3.0])[:, None, None, None, None]
+    off = velocity + loss_mask[:, :, None, None, None] * torch.tensor([2.0, 3.0])[:, None, None, None, None]
     torch.testing.assert_close(velocity_loss(off, batch), torch.tensor([4.0, 9.0]))
 
 
@@ -154,23 +154,23 @@ def test_timestep_0_is_clean_and_1000_is_noise():
 
 
 def draws(diagonal: Diagonal, count: int = 20_000, stages: StageProbabilities = DEFAULT_STAGES) -> list[WindowStage]:
-    draw = random.Random(5)
-    return [sample_window_stage(diagonal, draw, stages) for _ in range(count)]
+    rng = random.Random(5)
+    return [sample_window_stage(diagonal, rng, stages) for _ in range(count)]
 
 
 def kind(window: WindowStage, diagonal: Diagonal) -> str:
-    """Growing windows end at the top of the diagonal, draining ones begin at its bottom; both may be full."""
+    """Ramp-up windows end at the top of the diagonal, ramp-down ones begin at its bottom; both may be full."""
     if not window.has_context:
-        return "growing from nothing"
+        return "ramp-up from nothing"
     if window.rejoins:
         return "rejoining"
     if window.chunks == diagonal.chunks:
         return "full"
-    return "draining" if window.first_chunk == 0 else "growing from a clip"
+    return "ramp-down" if window.first_chunk == 0 else "ramp-up from a clip"
 
 
 def levels(diagonal: Diagonal, window: WindowStage) -> tuple[int, ...]:
-    """The integer levels of a window, from its timesteps without a shift."""
+    """The integer levels of a window, from its timesteps without an offset."""
     start = window.first_chunk * diagonal.chunk
     times = diagonal.timesteps(window.stage)[start : start + window.chunks * diagonal.chunk]
     return tuple((times * diagonal.steps / 1000).round().int().tolist())
@@ -182,10 +182,10 @@ def test_window_stages_have_the_configured_probabilities(stages):
     windows = draws(diagonal, stages=stages)
     counts = Counter(kind(window, diagonal) for window in windows)
     expected = {
-        "full": stages.full + stages.ramp_up_from_clip / 6,  # a sixth of them have grown full
-        "growing from nothing": stages.ramp_up,
-        "growing from a clip": stages.ramp_up_from_clip * 5 / 6,
-        "draining": stages.ramp_down,
+        "full": stages.full + stages.ramp_up_from_clip / 6,  # a sixth of them are full
+        "ramp-up from nothing": stages.ramp_up,
+        "ramp-up from a clip": stages.ramp_up_from_clip * 5 / 6,
+        "ramp-down": stages.ramp_down,
         "rejoining": stages.rejoining,
     }
     assert math.isclose(sum(expected.values()), 1)
@@ -197,7 +197,7 @@ def test_pocket_has_more_ramp_up_and_rejoining_windows():
     assert POCKET_STAGES.rejoining == 0.05
     assert DEFAULT_STAGES.rejoining == 0
     rejoining = [w for w in draws(Diagonal(24, 6, 2), stages=POCKET_STAGES) if w.rejoins]
-    assert {window.chunks for window in rejoining} == {1, 2, 3, 4, 5}  # the clean chunk takes a place in the window
+    assert {window.chunks for window in rejoining} == {1, 2, 3, 4, 5}  # the clean chunk takes the place of one
     assert all(window.first_chunk == 0 and window.has_context for window in rejoining)
 
 
@@ -208,12 +208,12 @@ def test_stages_and_lengths_are_uniform():
     assert {stage: stages[stage] / len(windows) for stage in range(4)} == pytest.approx(
         dict.fromkeys(range(4), 0.25), abs=0.012
     )
-    grown = Counter(window.chunks for window in windows if not window.has_context)
-    assert {n: grown[n] / grown.total() for n in range(1, 7)} == pytest.approx(
+    ramp_up = Counter(window.chunks for window in windows if not window.has_context)
+    assert {n: ramp_up[n] / ramp_up.total() for n in range(1, 7)} == pytest.approx(
         dict.fromkeys(range(1, 7), 1 / 6), abs=0.02
     )
-    drained = Counter(w.chunks for w in windows if kind(w, diagonal) == "draining")
-    assert {n: drained[n] / drained.total() for n in range(1, 6)} == pytest.approx(
+    ramp_down = Counter(w.chunks for w in windows if kind(w, diagonal) == "ramp-down")
+    assert {n: ramp_down[n] / ramp_down.total() for n in range(1, 6)} == pytest.approx(
         dict.fromkeys(range(1, 6), 1 / 5), abs=0.03
     )
 
@@ -225,7 +225,7 @@ def test_training_covers_exactly_the_windows_of_sampling(diagonal):
     for now in range(schedule.total_steps(chunks)):
         present = schedule.active_chunks(now, chunks=chunks)
         windows.add((schedule.levels(present, now), present.start > 0))
-        windows.add((schedule.levels(present, now), True))  # the same after a given clip
+        windows.add((schedule.levels(present, now), True))  # the same after a clip
     stages = {(levels(diagonal, window), window.has_context) for window in draws(diagonal, 5000)}
     assert stages == windows
 
@@ -253,17 +253,17 @@ def test_chunks_must_divide_the_steps():
         Diagonal(24, 5, 2)
 
 
-def test_a_shift_moves_a_sample_by_two_fifths_of_a_level():
+def test_the_offset_of_a_sample_is_two_fifths_of_a_level():
     diagonal = Diagonal(24, 6, 2)
-    shift = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
+    offsets = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
     window = WindowStage(1, 4, 2, has_context=True)
-    difference = progressive_timesteps(diagonal, window, shift) - diagonal.timesteps(2)[2:10]
+    difference = progressive_timesteps(diagonal, window, offsets) - diagonal.timesteps(2)[2:10]
     assert (difference - difference[:, :1]).abs().max() < 1e-3
     assert difference[:, 0].std().item() == pytest.approx(0.4 * 1000 / 24, rel=0.02)
     assert difference[:, 0].mean().item() == pytest.approx(0, abs=0.5)
 
 
-def test_shifted_timesteps_are_clamped():
+def test_progressive_timesteps_are_clamped():
     diagonal = Diagonal(24, 6, 2)
     for stage in range(4):
         times = progressive_timesteps(
@@ -274,10 +274,10 @@ def test_shifted_timesteps_are_clamped():
     assert progressive_timesteps(diagonal, WindowStage(0, 6, 0, has_context=True), torch.zeros(1))[0, -1] == 999
 
 
-def test_the_warp_equals_that_of_sampling():
+def test_the_timestep_shift_equals_that_of_sampling():
     times = torch.linspace(0, 1000, 31)
-    torch.testing.assert_close(warp_timesteps(times, 3.7) / 1000, shifted_sigmas(30, 3.7))
-    torch.testing.assert_close(warp_timesteps(times, 1.0), times)
+    torch.testing.assert_close(shift_timesteps(times, 3.7) / 1000, shifted_sigmas(30, 3.7))
+    torch.testing.assert_close(shift_timesteps(times, 1.0), times)
 
 
 def test_base_has_one_uniform_level_per_sample():

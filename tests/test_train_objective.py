@@ -1,4 +1,4 @@
-"""Weights of errors where the object is."""
+"""Additional loss weight where the object is."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def test_errors_weigh_more_where_the_object_is(monkeypatch):
     losses = [denoiser_task(object_weight=weight).loss(1) for weight in (0.0, 1.0, 2.0)]
     torch.testing.assert_close(losses[2] - losses[1], losses[1] - losses[0], rtol=1e-3, atol=0)  # linear in the weight
     assert losses[1] > losses[0]
-    validated = [DenoiserTask.validate(denoiser_task(object_weight=weight)) for weight in (0.0, 2.0)]
-    assert validated[0] == validated[1]
+    metrics = [DenoiserTask.validate(denoiser_task(object_weight=weight)) for weight in (0.0, 2.0)]
+    assert metrics[0] == metrics[1]

@@ -1,4 +1,4 @@
-"""The arms of the study: which weights, and how they are sampled."""
+"""The arms of the study: their weights and sampling options."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.loop import state_from_renoised_clip
 from pavdm_cli.sampling.noise import seeded_noise
 
-REAL = "real"  # the arm of rendered videos, where the world can be rendered
-WHOLE = Fraction(1)
+REAL = "real"  # the arm of rendered videos
+FULL = Fraction(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One way to make the videos of the study."""
+    """One way to generate the videos of the study."""
 
     name: str
     weights: str  # base, pa, rw or shipped
     description: str
     options: dict[str, Any] = field(default_factory=dict)  # of `Request`
-    steps: Fraction = WHOLE  # of the model's own
-    window: Fraction = WHOLE
-    from_clip: bool = False  # continues a clip of one window, re-noised, instead of growing from noise
+    steps: Fraction = FULL  # of the model's own
+    window: Fraction = FULL
+    from_clip: bool = False  # continue a re-noised clip of one window, without a ramp-up
 
 
 PA, RN, RW, FIFO = ({"method": method} for method in ("pa", "rn", "rw", "fifo"))
@@ -42,7 +42,7 @@ ARMS: tuple[Arm, ...] = (
     Arm("pa-base", "base", "PA, training-free", PA),
     Arm("rn-base", "base", "RN, training-free", RN),
     Arm("fifo", "base", "FIFO-Diffusion: a queue of twice as many levels, in calls of one window", FIFO, Fraction(2)),
-    Arm("chained", "base", "one-clip windows, each from the last one's re-encoded frames", RN | {"reencode": True}),
+    Arm("chained", "base", "one-clip windows, conditioned on the last re-encoded frames", RN | {"reencode": True}),
     Arm("pa", "pa", "PA, fine-tuned", PA),
     Arm("rw", "rw", "RW, fine-tuned", RW),
     Arm("no-context", "pa", "ablation 1: no clean chunk before the window", PA | {"context": 0}),
@@ -51,13 +51,13 @@ ARMS: tuple[Arm, ...] = (
     Arm("half-steps", "pa", "half the sampling steps", PA, Fraction(1, 2)),
     Arm("double-steps", "pa", "twice the sampling steps", PA, Fraction(2)),
     Arm("half-window", "pa", "half the window", PA, window=Fraction(1, 2)),
-    Arm("shipped", "shipped", "PA, the weights that come with the package", PA),
+    Arm("shipped", "shipped", "PA, the bundled weights", PA),
 )  # fmt: skip
 BY_NAME = {arm.name: arm for arm in ARMS}
 
 
 def request_of(arm: Arm, prompt: str, seconds: float, *, model: str, seed: int, threads: int) -> Request:
-    """One video of an arm. Nothing is generated and dropped first, except with the shipped weights."""
+    """The request for one video of an arm; only the bundled weights have a warm-up."""
     warmup = None if arm.weights == "shipped" else 0
     arguments = {"model": model, "seed": seed, "warmup": warmup, "execution": ExecutionConfig(threads=threads)}
     request = Request(prompt, seconds, output=Output(scale=1), **arguments)
@@ -68,7 +68,7 @@ def request_of(arm: Arm, prompt: str, seconds: float, *, model: str, seed: int, 
 
 
 def config_of(request: Request, distilled_guidance: float | None = None) -> GenerationConfig:
-    """See `resolve`; distilled_guidance: the scale that the weights give in one pass, if not the model's own."""
+    """See `resolve`; distilled_guidance: the scale distilled into the weights, if not the model's default."""
     config = resolve(request)
     if distilled_guidance is None:
         return config

@@ -14,10 +14,10 @@ import numpy as np
 from .arms import BY_NAME, REAL
 from .claims import CLAIMS
 from .figures import draw_strips, frames_at, plot_over_time
-from .statistics import BY_METRIC, COLUMNS, MORE, Column, Rows, Verdict, estimate, verdicts
+from .statistics import BY_METRIC, COLUMNS, GROUND_TRUTH_COLUMNS, Column, Rows, Verdict, estimate, verdicts
 
 BEGIN, END = "<!-- study -->", "<!-- end of study -->"
-IN_FIGURE_3 = ("pa-base", "rn-base", "fifo", "chained", "pa", "rw", "shipped", REAL)
+FIGURE_3_ARMS = ("pa-base", "rn-base", "fifo", "chained", "pa", "rw", "shipped", REAL)
 ABLATIONS = ("pa", "no-context", "chunk-1", "fixed-length", "half-steps", "double-steps", "half-window")
 SHEET_COLUMNS, STRIPS = 10, 8
 
@@ -44,7 +44,7 @@ def check_rows(rows: Sequence[Mapping[str, Any]], draft: bool) -> None:
 
 
 def arms_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Rows]:
-    """The rows by arm and seed, arms in their order; of two rows of one video the later one."""
+    """The rows by arm and seed, arms in order; the later of two rows of one video."""
     arms: dict[str, dict[int, Mapping[str, Any]]] = defaultdict(dict)
     for row in rows:
         arms[row["arm"]][row["seed"]] = row
@@ -67,15 +67,15 @@ def section_lines(
         *table_lines(arms, COLUMNS),
         "",
         *(
-            f"- *{column.title}* (`{column.metric}`): {column.description}; stands for {column.paper}."
+            f"- *{column.title}* (`{column.metric}`): {column.description}; replaces {column.paper}."
             for column in COLUMNS
         ),
         "",
         "## Ground truth",
         "",
-        *table_lines(arms, MORE),
+        *table_lines(arms, GROUND_TRUTH_COLUMNS),
         "",
-        *(f"- *{column.title}* (`{column.metric}`): {column.description}." for column in MORE),
+        *(f"- *{column.title}* (`{column.metric}`): {column.description}." for column in GROUND_TRUTH_COLUMNS),
         "",
         "## The paper's orderings",
         "",
@@ -119,7 +119,7 @@ def claim_lines(results: Sequence[Verdict], reasons: Mapping[str, str]) -> list[
 
 
 def arm_lines(arms: Mapping[str, Rows]) -> list[str]:
-    """What each arm is, with the settings and weights that its rows store."""
+    """The description of each arm, and the settings and weights in its rows."""
     lines = ["| arm | what it is | weights | steps | window | chunk | context | guidance |", "|---" * 8 + "|"]
     for name, rows in arms.items():
         row = next(iter(rows.values()))
@@ -132,9 +132,9 @@ def arm_lines(arms: Mapping[str, Rows]) -> list[str]:
 
 def draw_figures(folder: Path, arms: Mapping[str, Rows], study: Path) -> None:
     """Figure 3, a contact sheet of each arm, and strips of the ablations."""
-    plot_over_time(folder / "over-time.png", {name: arms[name] for name in IN_FIGURE_3 if name in arms})
+    plot_over_time(folder / "over-time.png", {name: arms[name] for name in FIGURE_3_ARMS if name in arms})
     for name, rows in arms.items():
-        seconds = evenly(rows, SHEET_COLUMNS)
+        seconds = sample_times(rows, SHEET_COLUMNS)
         paths = {seed: study / "videos" / name / f"{seed}.mp4" for seed in sorted(rows)[:STRIPS]}
         draw_strips(
             folder / f"sheet-{name}.png", {f"{seed}": frames_at(path, seconds) for seed, path in paths.items()}, seconds
@@ -142,20 +142,20 @@ def draw_figures(folder: Path, arms: Mapping[str, Rows], study: Path) -> None:
     ablations = {name: arms[name] for name in ABLATIONS if name in arms}
     common_seeds = set.intersection(*(set(rows) for rows in ablations.values())) if ablations else set()
     for seed in sorted(common_seeds)[:2]:
-        seconds = evenly(next(iter(ablations.values())), SHEET_COLUMNS)
+        seconds = sample_times(next(iter(ablations.values())), SHEET_COLUMNS)
         strips = {name: frames_at(study / "videos" / name / f"{seed}.mp4", seconds) for name in ablations}
         draw_strips(folder / f"ablations-{seed}.png", strips, seconds)
 
 
-def evenly(rows: Rows, count: int) -> list[float]:
-    """Times from the first frame of a video to its last."""
+def sample_times(rows: Rows, count: int) -> list[float]:
+    """Evenly spaced times from the first frame of a video to the last."""
     measurement = next(iter(rows.values()))["measurement"]
     last = (measurement["frames"] - 1) / measurement["fps"]
     return np.linspace(0, last, count).round(2).tolist()
 
 
 def replace_section(path: Path, section: str, markers: tuple[str, str] = (BEGIN, END)) -> None:
-    """Put the section between the document's markers, else at its end; a new document begins with it."""
+    """Replace the section between the document's markers, or append it; a missing document is created."""
     begin, end = markers
     text = path.read_text() if path.exists() else f"# Results\n\n{begin}\n{end}\n"
     if begin not in text:

@@ -1,4 +1,4 @@
-"""Weights, videos and rows of the study: each is made once, so that a stopped study continues where it was."""
+"""Weights, videos and rows of the study: each is made once, so that an interrupted study continues."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from pavdm_cli.video import EncoderOptions, VideoWriter, open_video
 from .arms import REAL, Arm, config_of, frames_of, request_of
 
 SCHEMA = "pavdm.study/1"
-OUTPUT = Output(crf=8, scale=1)  # nearly lossless: the metrics should see the model, not the encoder
-Say = Callable[[str], None]
+OUTPUT = Output(crf=8, scale=1)  # nearly lossless: metrics should measure the model, not the encoder
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A fine-tuning, the same for every method."""
+    """The training budget, the same for every method."""
 
     steps: int
     batch: int
@@ -44,20 +44,20 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """All that decides what the rows say; stored in the folder, and the same whenever the study continues."""
+    """The settings of a study, which are stored in its folder and cannot change later."""
 
     folder: Path
     model: str
     seconds: float
     prompts: tuple[str, ...]  # the seed of each is its index, from first_seed
     first_seed: int
-    weights: Mapping[str, Path | None]  # pocket's, by role: base, pa, rw; None: fine-tuned here, or not at hand
+    weights: Mapping[str, Path | None]  # pocket's, by role: base, pa, rw; None: fine-tuned here, or unavailable
     budget: Budget
     threads: int = 1
 
     @property
-    def painted(self) -> bool:
-        """Whether its videos can be rendered, and its weights fine-tuned here."""
+    def is_pocket(self) -> bool:
+        """Whether its scenes can be rendered, and its weights fine-tuned here."""
         return self.model == POCKET.name
 
     @property
@@ -67,7 +67,7 @@ class Study:
 
 
 def check_settings(study: Study) -> None:
-    """Store what the study is, or compare it with what its folder holds. Exits where they differ."""
+    """Store the settings, or compare them with those in the folder. Exits if they differ."""
     path = study.folder / "study.json"
     digests = {role: file and checkpoint.digest(file) for role, file in study.weights.items()}
     values = {
@@ -86,19 +86,19 @@ def check_settings(study: Study) -> None:
     path.write_text(json.dumps(values, indent=1))
 
 
-def fine_tune(study: Study, method: str, say: Say, *, alone: bool = True) -> Path | None:
-    """The denoiser fine-tuned from the base weights by a method, or the one that was given; None without either.
+def fine_tune(study: Study, method: str, log: Log, *, is_sharded: bool = False) -> Path | None:
+    """The denoiser of a method: the given one, or the base weights fine-tuned here; None without either.
 
-    Exits where it would have to be trained by one of several shards.
+    Exits if it is missing in a sharded study.
     """
     if (weights := study.weights[method]) or not study.weights["base"]:
         return weights
     folder = study.folder / f"finetune-{method}"
     marker = folder / "finished"
     if not marker.exists():
-        if not alone:
+        if is_sharded:
             sys.exit(f"the shards need weights fine-tuned by {method}: first run --arms {method} without --shard")
-        say(f"fine-tuning {method}: {study.budget}")
+        log(f"fine-tuning {method}: {study.budget}")
         subprocess.run([*fine_tune_command(study, method, folder)], check=True)
         marker.touch()
     return folder / DENOISER_FILE
@@ -114,8 +114,8 @@ def fine_tune_command(study: Study, method: str, folder: Path) -> list[str]:
 
 
 def model_of(study: Study, role: str, denoiser: Path | None) -> str:
-    """What `--model` would be for weights: for pocket a folder of its VAE and the denoiser."""
-    if not study.painted or role == "shipped":
+    """The value of `--model`: for pocket a folder with its VAE and the denoiser."""
+    if not study.is_pocket or role == "shipped":
         return study.model
     assert denoiser
     return str(pocket_folder(study.folder / "weights" / role, denoiser))
@@ -131,19 +131,19 @@ def pocket_folder(folder: Path, denoiser: Path) -> Path:
 
 
 def distilled_guidance(denoiser: Path | None) -> float | None:
-    """The guidance that a denoiser gives in one pass, by its header; None: as the model's own."""
+    """The guidance scale distilled into a denoiser, from its header; None: the model's default."""
     return None if denoiser is None else float(checkpoint.training_metadata(denoiser).get("guided", 1.0))
 
 
-def run_arm(study: Study, arm: Arm, seeds: Sequence[int], rows: Path, say: Say) -> None:
+def run_arm(study: Study, arm: Arm, seeds: Sequence[int], rows: Path, log: Log) -> None:
     """Generate and measure the videos of an arm that have no row yet."""
     finished_keys = {(row["arm"], row["seed"]) for row in read_rows([rows])}
     missing = [seed for seed in seeds if (arm.name, seed) not in finished_keys]
-    denoiser = study.weights[arm.weights] if study.painted and arm.weights != "shipped" else None
+    denoiser = study.weights[arm.weights] if study.is_pocket and arm.weights != "shipped" else None
     if not missing:
         return
-    if study.painted and arm.weights != "shipped" and denoiser is None:
-        say(f"{arm.name}: no weights ({arm.weights})")
+    if study.is_pocket and arm.weights != "shipped" and denoiser is None:
+        log(f"{arm.name}: no weights ({arm.weights})")
         return
     name = model_of(study, arm.weights, denoiser)
     requests = {seed: _request(study, arm, seed, name) for seed in missing}
@@ -157,37 +157,37 @@ def run_arm(study: Study, arm: Arm, seeds: Sequence[int], rows: Path, say: Say) 
             frames = frames_of(arm, requests[seed], config, model)
             write_video(path, frames, config.spec.fps, encoding, metadata)
         add_row(rows, arm.name, seed, path, {"settings": stored_values(config), "weights": model.digest})
-        say(f"{arm.name} {seed}: {config.prompt}")
+        log(f"{arm.name} {seed}: {config.prompt}")
 
 
 def _request(study: Study, arm: Arm, seed: int, name: str) -> Request:
     return request_of(arm, study.seeds[seed], study.seconds, model=name, seed=seed, threads=study.threads)
 
 
-def run_real(study: Study, seeds: Sequence[int], rows: Path, say: Say) -> None:
-    """Render and measure the scenes that the prompts describe, where the world can be rendered."""
+def run_real(study: Study, seeds: Sequence[int], rows: Path, log: Log) -> None:
+    """Render and measure the scenes that the prompts describe, for pocket."""
     finished_keys = {(row["arm"], row["seed"]) for row in read_rows([rows])}
     for seed in seeds:
-        if (REAL, seed) in finished_keys or not study.painted:
+        if (REAL, seed) in finished_keys or not study.is_pocket:
             continue
         assert study.seeds[seed] == scene_prompt(seed)
         path = study.folder / "videos" / REAL / f"{seed}.mp4"
         (video,) = render_videos(VideoSet(range(seed, seed + 1), study.seconds))
-        metadata = {"prompt": video.prompt, "seed": seed, **real_chunks()}
+        metadata = {"prompt": video.prompt, "seed": seed, **rendered_metadata()}
         write_video(path, iter([video.frames]), POCKET.fps, EncoderOptions(OUTPUT.crf), metadata)
         add_row(rows, REAL, seed, path, {"settings": {}, "weights": "rendered"})
-        say(f"{REAL} {seed}: {video.prompt}")
+        log(f"{REAL} {seed}: {video.prompt}")
 
 
-def real_chunks() -> dict[str, Any]:
-    """Metadata by which a rendered video is measured as pocket's are: chunk boundaries and ground truth."""
+def rendered_metadata() -> dict[str, Any]:
+    """Metadata with which a rendered video is measured like those of pocket: chunk boundaries and ground truth."""
     return {"model": POCKET.name, "method": "pa", "chunk": POCKET.chunk, "window": POCKET.window}
 
 
 def write_video(
     path: Path, frames: Iterator[Pixels], fps: int, encoding: EncoderOptions, metadata: Mapping[str, Any]
 ) -> None:
-    """Write frames under the video's name when all are there."""
+    """Write a video, which gets its name once it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     first = next(frames)
     with VideoWriter(path, first.shape[2], first.shape[1], fps, dict(metadata), encoding, True) as writer:
@@ -198,26 +198,26 @@ def write_video(
 
 
 def add_row(rows: Path, arm: str, seed: int, path: Path, values: Mapping[str, Any], features: bool = True) -> None:
-    """Measure a video and append its row; features: of its clips, for distances."""
+    """Measure a video and append its row; features: also of its clips, for distances."""
     measurement = measure_file(
         open_video(path), MeasureOptions(flow=True, features=features), ResultsFile(None), lambda count, name: None
     )
     row = {"schema": SCHEMA, **environment(), "arm": arm, "seed": seed, **values}
     stored_measurement = replace(measurement, path=f"{arm}/{path.name}").to_json()
-    drop_torn_line(rows)
+    drop_truncated_line(rows)
     with rows.open("a") as file:
         file.write(json.dumps(row | {"measurement": stored_measurement}) + "\n")
 
 
-def drop_torn_line(rows: Path) -> None:
-    """Remove a last line that a stop cut short, so that the next row begins a line."""
+def drop_truncated_line(rows: Path) -> None:
+    """Remove a truncated last line, so that the next row starts a new line."""
     text = rows.read_bytes() if rows.exists() else b""
     if text and not text.endswith(b"\n"):
         rows.write_bytes(text[: text.rfind(b"\n") + 1])
 
 
 def read_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """All rows; a last line that a stop cut short is left out."""
+    """All rows, without a truncated last line."""
     rows = []
     for path in paths:
         for line in path.read_text().splitlines() if path.exists() else ():

@@ -17,7 +17,7 @@ Rows = Mapping[int, Mapping[str, Any]]  # by seed: one arm
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: a metric of ours, and the one of the paper's table 1 that it stands for."""
+    """A column of a table: one of our metrics, and the column of the paper's table 1 that it replaces."""
 
     title: str
     metric: str
@@ -74,10 +74,12 @@ COLUMNS = (
         paper="FVD, which is of another network",
     ),
 )
-MORE = (
+GROUND_TRUTH_COLUMNS = (
     Column("kernel distance", "kernel_probe", "of the same features"),
     Column(
-        "joint unevenness", "joint_unevenness", "size of the joint ratio's logarithm: 0 where boundaries do not show"
+        "boundary deviation",
+        "boundary_deviation",
+        "absolute logarithm of the boundary ratio: 0 if boundaries do not show",
     ),
     Column("largest jump", "largest_jump", "largest change of two frames over the median"),
     Column("one object", "one_object", "share of frames with exactly one object", False),
@@ -85,7 +87,7 @@ MORE = (
     Column("color error", "color_error", "of the object, RGB from 0 to 1"),
     Column("speed error", "speed_error", "of the object, frame heights per second"),
 )
-BY_METRIC = {column.metric: column for column in (*COLUMNS, *MORE)}
+BY_METRIC = {column.metric: column for column in (*COLUMNS, *GROUND_TRUTH_COLUMNS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the rows say of a claim; the difference is in the claimed direction: positive where the claim holds."""
+    """The result for a claim; the difference is positive if the claim holds."""
 
     claim: Claim
     pairs: int
@@ -122,13 +124,13 @@ class Verdict:
 
 
 def value_of(row: Mapping[str, Any], metric: str) -> float | None:
-    """A metric of one video; drifts by their size."""
+    """A metric of one video; drifts by their absolute value."""
     metrics: Mapping[str, float | None] = row["measurement"]["metrics"]
     if metric == "adherence":
         words = [value for name, value in metrics.items() if name.startswith("adherence_") and value is not None]
         return float(np.mean(words)) if words else None
-    if metric == "joint_unevenness":
-        ratio = metrics.get("joint_ratio")
+    if metric == "boundary_deviation":
+        ratio = metrics.get("boundary_ratio")
         return abs(float(np.log(ratio))) if ratio else None
     value = metrics.get(metric)
     return abs(value) if value is not None and metric.startswith("drift_") else value
@@ -178,7 +180,7 @@ def _differences(claim: Claim, arms: Mapping[str, Rows], real: Rows) -> tuple[in
 
 
 def _distance_difference(metric: str, arms: Sequence[Rows], real: Rows) -> tuple[int, Estimate | None, float]:
-    """The same for distances of sets: a prompt counts by what leaving it out of both arms and the real videos changes.
+    """Like `_differences`, for distances of sets, by leaving one prompt at a time out of both arms and the real videos.
 
     Source: the jackknife's pseudo-values.
     """
@@ -186,9 +188,9 @@ def _distance_difference(metric: str, arms: Sequence[Rows], real: Rows) -> tuple
     seeds = len(arms[0].keys() & real.keys())
     if better is None or worse is None:
         return seeds, None, 1.0
-    value, *without = (b - a for a, b in zip(better, worse, strict=True))
-    shares = seeds * value - (seeds - 1) * np.array(without)  # pseudo-values: about independent, of mean `value`
-    return seeds, Estimate(value, *bootstrap_interval(shares)), sign_test(shares)
+    value, *leave_one_out = (b - a for a, b in zip(better, worse, strict=True))
+    pseudo_values = seeds * value - (seeds - 1) * np.array(leave_one_out)  # about independent, with mean `value`
+    return seeds, Estimate(value, *bootstrap_interval(pseudo_values)), sign_test(pseudo_values)
 
 
 def _jackknife_of(rows: Rows, real: Rows, metric: str) -> list[float] | None:

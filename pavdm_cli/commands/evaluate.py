@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT = "videos"
 MAX_COLUMNS = 3  # videos that stand side by side in the table
-COLUMNS = ("scenes", "joint_ratio", "largest_jump", "dynamics", "frozen", "flicker", "shake", "min_color_similarity")
+COLUMNS = ("scenes", "boundary_ratio", "largest_jump", "dynamics", "frozen", "flicker", "shake", "min_color_similarity")
 WORLD_COLUMNS = ("adherence_object", "adherence_color", "one_object", "object_survival", "color_error", "speed_error")
 
 
@@ -45,7 +45,7 @@ Reference = Annotated[
 ]
 ChunkFrames = Annotated[
     int | None,
-    typer.Option(min=2, max=10_000, help="Frames per chunk, for the joint ratio; default: the file's metadata."),
+    typer.Option(min=2, max=10_000, help="Frames per chunk, for the boundary ratio; default: the file's metadata."),
 ]
 Flow = Annotated[
     bool,

@@ -19,6 +19,7 @@ from pavdm_cli.models.adapter import VideoModel
 from pavdm_cli.models.pocket.model import DENOISER_FILE
 from pavdm_cli.models.pocket.model import SPEC as POCKET
 from pavdm_cli.models.registry import MODELS, find
+from pavdm_cli.runtime.allocator import keep_freed_memory
 from pavdm_cli.runtime.interrupt import INTERRUPTED, Interrupted
 from pavdm_cli.runtime.signals import stop_requested
 
@@ -235,6 +236,7 @@ def _run(train_options: TrainOptions, run: Callable[[ProcessGroup], Path]) -> No
     from pavdm_cli.models import distributed
     from pavdm_cli.models.devices import pick_device
 
+    keep_freed_memory()
     if train_options.threads:
         torch.set_num_threads(train_options.threads)
     with distributed.init_distributed(torchrun.ranks(), pick_device(train_options.device)) as group:

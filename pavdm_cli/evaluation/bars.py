@@ -101,7 +101,7 @@ def vae_bars(vae: PocketVAE, seeds: range, timing: ChunkTiming, detail: float = 
 
 
 def is_reliable(probe: Probe, seeds: range, detail: float = 0.3) -> bool:
-    """Whether a probe reads real clips well enough to evaluate videos."""
+    """Whether a probe classifies real clips well enough to evaluate videos."""
     return min(probe_training.clip_accuracy(probe, seeds, detail).values()) >= MIN_PROBE_ACCURACY
 
 

@@ -36,11 +36,11 @@ class Resampler:
         self._frames += 1
         count = int(np.ceil(self._frames * PROBE_FPS / self._fps - 1e-6)) - self._taken
         self._taken += count
-        return [small(frame)] * count if count else []
+        return [resize_to_probe(frame)] * count if count else []
 
 
-def small(frame: Frame) -> Frame:
-    """The frame at the probe's size, whatever its shape."""
+def resize_to_probe(frame: Frame) -> Frame:
+    """Resize a frame to the probe's size; its aspect ratio is not preserved."""
     import cv2
 
     size = SIZE[1], SIZE[0]

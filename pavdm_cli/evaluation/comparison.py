@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 RESAMPLES, SEED, LEVEL = 10_000, 0, 0.05
 # Drifts and slopes count by their absolute value; metrics that are not listed have no better direction.
 LOWER_IS_BETTER = {
-    **dict.fromkeys(("joint_ratio", "largest_jump", "flicker", "shake", "frozen", "unpredicted", "scenes"), True),
+    **dict.fromkeys(("boundary_ratio", "largest_jump", "flicker", "shake", "frozen", "unpredicted", "scenes"), True),
     **dict.fromkeys(("color_error", "speed_error", "identity_drift"), True),
     **dict.fromkeys(("min_color_similarity", "one_object", "object_survival", "object_found"), False),
 }
@@ -49,7 +49,7 @@ def compare(a: Sequence[Mapping[str, float | None]], b: Sequence[Mapping[str, fl
 def _paired_values(
     name: str, a: Sequence[Mapping[str, float | None]], b: Sequence[Mapping[str, float | None]]
 ) -> NDArray[np.float64]:  # (n, 2)
-    """The values of both sides where both have one; drifts and slopes by their size."""
+    """The values of both sides where both have one; drifts and slopes by their absolute value."""
     pairs = [(x[name], y[name]) for x, y in zip(a, b, strict=True)]
     complete = np.array([pair for pair in pairs if None not in pair], np.float64).reshape(-1, 2)
     return np.abs(complete) if name.startswith(("drift_", "slope_")) else complete
@@ -58,8 +58,8 @@ def _paired_values(
 def _comparison(name: str, pairs: NDArray[np.float64], p_value: float) -> Comparison:
     low, high = bootstrap_interval(pairs[:, 1] - pairs[:, 0])
     mean_a, mean_b = pairs.mean(axis=0)
-    clear = p_value < LEVEL and not low <= 0 <= high
-    verdict = result(name, bool(mean_a < mean_b)) if clear else "tie"
+    is_significant = p_value < LEVEL and not low <= 0 <= high
+    verdict = result(name, bool(mean_a < mean_b)) if is_significant else "tie"
     return Comparison(name, len(pairs), float(mean_a), float(mean_b), low, high, p_value, verdict)
 
 
@@ -96,7 +96,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected_values
 
 
-MIN_REFERENCES = 3  # videos whose standard deviation says something
+MIN_REFERENCES = 3  # videos for a standard deviation
 
 
 def z_scores(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
 DIMENSIONS = 64  # of the features of a clip
-ENOUGH = 10  # vectors per dimension: with fewer, the Fréchet distance is biased upwards
+MIN_VECTORS_PER_DIMENSION = 10  # with fewer, the Fréchet distance is biased upwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,13 @@ class FeatureSums:
 
     count: int
     cubes: Values  # (D + 1, D + 1, D + 1), sum of the third tensor powers of y
-    own_kernels: float  # sum of the kernel of each vector with itself
+    self_kernels: float  # sum of the kernel of each vector with itself
 
     def __add__(self, other: FeatureSums) -> FeatureSums:
-        return FeatureSums(self.count + other.count, self.cubes + other.cubes, self.own_kernels + other.own_kernels)
+        return FeatureSums(self.count + other.count, self.cubes + other.cubes, self.self_kernels + other.self_kernels)
 
     def __sub__(self, other: FeatureSums) -> FeatureSums:
-        return FeatureSums(self.count - other.count, self.cubes - other.cubes, self.own_kernels - other.own_kernels)
+        return FeatureSums(self.count - other.count, self.cubes - other.cubes, self.self_kernels - other.self_kernels)
 
     @property
     def dimensions(self) -> int:
@@ -75,7 +75,7 @@ def kernel_distance(a: FeatureSums, b: FeatureSums) -> float | None:
     """Unbiased squared MMD with the kernel (x . y / D + 1)^3: about 0 for sets of any size from one distribution."""
     if min(a.count, b.count) < 2:
         return None
-    within = [(float((sums.cubes**2).sum()) - sums.own_kernels) / (sums.count * (sums.count - 1)) for sums in (a, b)]
+    within = [(float((sums.cubes**2).sum()) - sums.self_kernels) / (sums.count * (sums.count - 1)) for sums in (a, b)]
     return sum(within) - 2 * float((a.cubes * b.cubes).sum()) / (a.count * b.count)
 
 
@@ -88,14 +88,14 @@ def jackknife(statistic: Callable[[FeatureSums], float | None], groups: Sequence
     A group holds the vectors of whole videos, since the clips of one video are not independent.
     """
     total = reduce(FeatureSums.__add__, groups)
-    value, without = statistic(total), [statistic(total - group) for group in groups]
-    return None if value is None else jackknife_interval(value, without)
+    value, leave_one_out = statistic(total), [statistic(total - group) for group in groups]
+    return None if value is None else jackknife_interval(value, leave_one_out)
 
 
-def jackknife_interval(value: float, without: Sequence[float | None]) -> Values | None:
+def jackknife_interval(value: float, leave_one_out: Sequence[float | None]) -> Values | None:
     """The same from the value for all groups and those without each group; None with fewer than two groups."""
-    values = np.array([estimate for estimate in without if estimate is not None], np.float64)
-    if len(values) < max(2, len(without)):
+    values = np.array([estimate for estimate in leave_one_out if estimate is not None], np.float64)
+    if len(values) < max(2, len(leave_one_out)):
         return None
     error = float(np.sqrt((len(values) - 1) / len(values) * ((values - values.mean()) ** 2).sum()))
     margin = error * student_t_quantile(len(values) - 1)
@@ -103,16 +103,16 @@ def jackknife_interval(value: float, without: Sequence[float | None]) -> Values 
 
 
 @lru_cache
-def student_t_quantile(freedom: int, coverage: float = 0.95) -> float:
-    """t such that a Student's t variable with so many degrees of freedom is within -t to t with this probability.
+def student_t_quantile(degrees_of_freedom: int, coverage: float = 0.95) -> float:
+    """t such that a Student's t variable with these degrees of freedom is within -t to t with this probability.
 
     Bisects the closed form for integer degrees of freedom (Abramowitz and Stegun 26.7.3 and 26.7.4).
     """
 
     def probability(t: float) -> float:
-        angle, odd = math.atan(t / math.sqrt(freedom)), freedom % 2
+        angle, odd = math.atan(t / math.sqrt(degrees_of_freedom)), degrees_of_freedom % 2
         term, total = math.cos(angle) if odd else 1.0, 0.0
-        for power in range(odd, freedom - 1, 2):
+        for power in range(odd, degrees_of_freedom - 1, 2):
             total += term
             term *= math.cos(angle) ** 2 * (power + 1) / (power + 2)
         return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total

@@ -33,14 +33,14 @@ def find_videos(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise InputError(f"{path} does not exist", "give a video file or a folder of videos")
-        inside = (
+        videos = (
             [file for file in sorted(path.iterdir()) if file.suffix.lower() in VIDEO_SUFFIXES]
             if path.is_dir()
             else [path]
         )
-        if not inside:
+        if not videos:
             raise InputError(f"no video in {path}", f"it has no file that ends in {', '.join(VIDEO_SUFFIXES)}")
-        files += inside
+        files += videos
     return files
 
 

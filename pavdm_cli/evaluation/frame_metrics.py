@@ -18,8 +18,8 @@ APPEARANCE = ("brightness", "contrast", "saturation", "sharpness", "noise")  # o
 CHANGES = ("change", "color_similarity", "shift_x", "shift_y")  # of a frame and the one before
 FLOW = ("motion", "unpredicted", "predictable")  # of a frame and one or two before, by optical flow
 SHIFT_SIDE = 256  # pixels: larger frames are reduced before their global shift is measured
-FLOW_SIDE = 256  # pixels: smaller frames are enlarged for optical flow, which needs frames of a certain size
-# Laplacian difference that is blind to straight edges (Immerkaer 1996, "Fast noise variance estimation").
+FLOW_SIDE = 256  # pixels: smaller frames are enlarged for optical flow, which needs a minimum size
+# Difference of Laplacians, which ignores straight edges (Immerkaer 1996, "Fast noise variance estimation").
 NOISE_KERNEL = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 LOWER_HALF = 0.3246 * 6  # mean of the smaller half of the kernel's responses to unit Gaussian noise
 
@@ -95,7 +95,7 @@ def appearance(frame: Frame, gray: Gray) -> dict[str, float]:
 
 
 def lower_half_mean(values: NDArray[np.float32]) -> float:
-    """Mean of the smaller half of the values: edges and texture, which are among the larger, do not count."""
+    """Mean of the smaller half of the values, which excludes edges and texture."""
     half = max(1, values.size // 2)
     return float(np.partition(values, half - 1, axis=None)[:half].mean())
 

@@ -19,10 +19,10 @@ from pavdm_cli.evaluation.probe import ATTRIBUTES, CLIP_FRAMES, PROBE_FPS
 from pavdm_cli.evaluation.prompt_spans import PromptSpan
 from pavdm_cli.pocket_world.world import Scene
 
-WORDS = {"terrain": "place", "colour": "color"}  # names of attributes in metrics, where they differ
-LOST_FRAMES = 4  # a second at the probe's rate: for so long an object must be missing to be lost
-BIN_FRAMES = 8  # two seconds at the probe's rate: as the other series over time
-ENDS = 0.15  # share of the video whose mean is its end
+METRIC_NAMES = {"terrain": "place", "colour": "color"}  # names of attributes in metrics, where they differ
+LOST_FRAMES = 4  # one second at the probe's rate, after which a missing object counts as lost
+BIN_FRAMES = 8  # two seconds at the probe's rate, like the other series
+END_FRACTION = 0.15  # of the video, averaged for its end
 
 Metrics = dict[str, float | None]
 Series = dict[str, list[float]]
@@ -37,7 +37,7 @@ class WorldMeter:
         self._frames = 0  # at the probe's rate
 
     def add(self, frame: Frame) -> None:
-        """Read the next frame of the video, (H, W, 3) RGB of any size."""
+        """Process the next frame of the video, (H, W, 3) RGB of any size."""
         for image in self._resampler.add(frame):
             self._probe.add(image)
             for span, tracker in zip(self._spans, self._trackers, strict=True):
@@ -100,7 +100,7 @@ def adherence(span: PromptSpan, clips: Sequence[Mapping[str, str]]) -> Series:
     """
     names = [name for name in ATTRIBUTES if name != "camera" or span.names_camera]
     return {
-        f"adherence_{WORDS.get(name, name)}": [
+        f"adherence_{METRIC_NAMES.get(name, name)}": [
             float(words[name] == getattr(span.scene, name)) for words in clips if words[name]
         ]
         for name in names
@@ -144,19 +144,19 @@ def bin_means(values: NDArray[np.float64]) -> list[float]:
 
 
 class ObjectMeter:
-    """Follows the scene's object from frame to frame."""
+    """Tracks the scene's object from frame to frame."""
 
     def __init__(self, scene: Scene) -> None:
         self._templates, self._speed = templates_of(scene), expected_speed(scene)
         self._before: tuple[float, float] | None = None
         self._first = PatchMean()  # of the first two seconds in which the object is seen
-        self._now = PatchMean()
+        self._current = PatchMean()
         self._errors: list[float] = []  # NaN where the object is not found
         self._speeds: list[float] = []
         self._identity: list[float] = []  # of every two seconds in which the object is seen, after the first
 
     def add(self, frame: Frame) -> None:
-        """Take the next frame at the probe's rate and size."""
+        """Process the next frame at the probe's rate and size."""
         sighting = find_object(frame, self._templates)
         self._errors.append(color_error(sighting, self._templates) if sighting else float("nan"))
         location = (sighting.x, sighting.y) if sighting else None
@@ -172,23 +172,26 @@ class ObjectMeter:
         if self._first.count < BIN_FRAMES:
             self._first.add(patch)
             return
-        self._now.add(patch)
-        if self._now.count == BIN_FRAMES:
+        self._current.add(patch)
+        if self._current.count == BIN_FRAMES:
             num_values = 3 * float(self._templates.weights.sum())
-            difference = (self._now.mean - self._first.mean) ** 2
+            difference = (self._current.mean - self._first.mean) ** 2
             self._identity.append(float(np.sqrt(difference.sum() / num_values)))
-            self._now = PatchMean()
+            self._current = PatchMean()
 
     def metrics(self) -> Metrics:
         """Errors of color and speed, and the change of the object by the end."""
-        errors, ends = np.array(self._errors), self._identity[-max(1, round(ENDS * len(self._identity))) :]
+        errors, last_changes = (
+            np.array(self._errors),
+            self._identity[-max(1, round(END_FRACTION * len(self._identity))) :],
+        )
         is_visible = bool((~np.isnan(errors)).any())
         speed = abs(float(np.mean(self._speeds)) - self._speed) if self._speeds else None
         return {
             "object_found": float((~np.isnan(errors)).mean()) if len(errors) else None,
             "color_error": float(np.nanmean(errors)) if is_visible else None,
             "speed_error": speed,
-            "identity_drift": float(np.mean(ends)) if ends else None,
+            "identity_drift": float(np.mean(last_changes)) if last_changes else None,
         }
 
     def series(self) -> Series:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 CLIP_SECONDS = 2.0
 MIN_SLOPE_CLIPS = 3  # of CLIP_SECONDS each, for a slope
-ENDS = 0.15  # share of the video at either end that drift compares
+END_FRACTION = 0.15  # of the video: drift compares its first and last part
 FROZEN = 0.05 / 255  # mean change of luma, below which a frame repeats the one before
-SMALL = 0.2 / 255  # keeps ratios finite for nearly still videos
+EPSILON = 0.2 / 255  # keeps ratios finite for nearly still videos
 SCENE_THRESHOLD, SCENE_SECONDS = 3.0, 0.6  # PySceneDetect's default ratio; shortest scene
 
 Values = NDArray[np.float64]
@@ -86,8 +86,8 @@ def summarize(series: FrameSeries, chunk_frames: int | None = None) -> dict[str,
     metrics: dict[str, float | None] = {
         "dynamics": float(change.mean()),
         "frozen": float((change < FROZEN).mean()),
-        "largest_jump": float(change.max() / (np.median(change) + SMALL)),
-        "joint_ratio": joint_ratio(change, chunk_frames),
+        "largest_jump": float(change.max() / (np.median(change) + EPSILON)),
+        "boundary_ratio": boundary_ratio(change, chunk_frames),
         "min_color_similarity": float(series["color_similarity"].min()),
         "flicker": second_difference(series["brightness"]),
         "shake": shake(series),
@@ -95,16 +95,16 @@ def summarize(series: FrameSeries, chunk_frames: int | None = None) -> dict[str,
     if len(series["motion"]):
         metrics["dynamic_degree"] = float(np.median(series["motion"]))
     if len(series["unpredicted"]):
-        metrics["unpredicted"] = float(series["unpredicted"].sum() / (series["predictable"] + SMALL).sum())
+        metrics["unpredicted"] = float(series["unpredicted"].sum() / (series["predictable"] + EPSILON).sum())
     return metrics
 
 
-def joint_ratio(change: Values, chunk_frames: int | None) -> float | None:
+def boundary_ratio(change: Values, chunk_frames: int | None) -> float | None:
     """Mean change across chunk boundaries over that inside chunks; None without boundaries."""
     if chunk_frames is None or chunk_frames < 2 or len(change) < chunk_frames:
         return None
-    at_border = np.arange(1, len(change) + 1) % chunk_frames == 0
-    return float(change[at_border].mean() / (change[~at_border].mean() + SMALL))
+    at_boundary = np.arange(1, len(change) + 1) % chunk_frames == 0
+    return float(change[at_boundary].mean() / (change[~at_boundary].mean() + EPSILON))
 
 
 def second_difference(values: Values) -> float | None:
@@ -120,7 +120,7 @@ def shake(series: FrameSeries) -> float | None:
 
 def drift(values: Values) -> float | None:
     """Mean of the last 15 % of frames less that of the first 15 %, as a share of the latter."""
-    count = round(len(values) * ENDS)
+    count = round(len(values) * END_FRACTION)
     if not count:
         return None
     first, last = values[:count].mean(), values[-count:].mean()
@@ -154,7 +154,7 @@ class SceneCounter:
         self._fps, self._frames, self._cuts = float(fps), 0, 0
 
     def add(self, frame: NDArray[np.uint8]) -> None:
-        """Take the next frame, (H, W, 3) RGB."""
+        """Process the next frame, (H, W, 3) RGB."""
         self._cuts += len(self._detector.process_frame(self._time(), np.ascontiguousarray(frame[..., ::-1])))
         self._frames += 1
 

@@ -48,7 +48,7 @@ def horizontal_flow(frames: Tensor, gap: int) -> Tensor:  # (B, T, 3, H, W) -> (
     return (-slope * change / (slope.square() + change.square() + DAMPING))[:, :, None]
 
 
-class ClipReader(nn.Module):
+class ClipClassifier(nn.Module):
     """Classifies the attributes of a clip from frames, frame differences and horizontal flow."""
 
     def __init__(self, width: int = 128) -> None:
@@ -74,7 +74,7 @@ class ClipReader(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
     def features(self, frames: Tensor) -> Tensor:
-        """What the heads read of clips (B, T, 3, H, W), 0 to 1: appearance, motion and camera, (B, D)."""
+        """Features (B, D) of clips (B, T, 3, H, W), 0 to 1, for the heads: appearance, motion and camera."""
         change = frames.diff(dim=1, prepend=frames[:, :1])
         flow = torch.cat([horizontal_flow(frames, gap) for gap in FLOW_GAPS], dim=2)
         features = self.look(torch.cat([frames * 2 - 1, change * 4, flow * 3], dim=2).flatten(0, 1))
@@ -111,7 +111,7 @@ class Probe(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reader = ClipReader()
+        self.reader = ClipClassifier()
         self.counter = FrameCounter()
 
 
@@ -141,9 +141,7 @@ def read_video(probe: Probe, video: Tensor, fps: float) -> ProbeResult:
 def split_into_clips(video: Tensor, fps: float) -> Tensor:  # (n, 3, H, W) -> (B, CLIP, 3, H, W)
     """Clips that cover a video at the probe's frame rate; the last two may overlap."""
     frames = video[:: max(1, round(fps / PROBE_FPS))]
-    assert len(frames) >= CLIP_FRAMES, (
-        f"the probe reads {CLIP_FRAMES} frames at {PROBE_FPS} a second, got {len(frames)}"
-    )
+    assert len(frames) >= CLIP_FRAMES, f"the probe needs {CLIP_FRAMES} frames at {PROBE_FPS:g} fps, got {len(frames)}"
     starts = sorted({*range(0, len(frames) - CLIP_FRAMES + 1, CLIP_FRAMES), len(frames) - CLIP_FRAMES})
     return torch.stack([frames[s : s + CLIP_FRAMES] for s in starts])
 

@@ -1,4 +1,4 @@
-"""The scenes that a video of the painted world was asked to show, and when: one span per prompt."""
+"""The scenes that a video of the painted world should show, and when: one span per prompt."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pavdm_cli.video import read_metadata
 
 @dataclass(frozen=True, slots=True)
 class PromptSpan:
-    """A part of a video that shows one prompt alone, in seconds."""
+    """A part of a video that shows a single prompt, in seconds."""
 
     scene: Scene
     names_camera: bool = True  # False: the prompt says nothing about the camera

@@ -27,7 +27,7 @@ NOISE = {
     "change inside chunks, of real": 0.086,
 }
 DRIFT_NOISE = 0.5  # of the mean of 16 z-scores
-# Values of real videos: anything better is chance.
+# Values of real videos: anything better is due to chance.
 REAL_VALUES = {
     "hop at chunk joints": 1.0,
     "words right, last seconds less first": 0.0,

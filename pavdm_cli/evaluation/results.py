@@ -23,12 +23,12 @@ from pavdm_cli.runtime.untrusted import (
 )
 
 SCHEMA = "pavdm.evaluate/1"
-FIGURE = number(-1e12, 1e12)
+METRIC = number(-1e12, 1e12)
 SPAN = {
     "start": number(0, 1e12),
     "end": optional(number(0, 1e12)),
     "caption": string(20_000),
-    "metrics": mapping_of(optional(FIGURE), 100),
+    "metrics": mapping_of(optional(METRIC), 100),
 }
 
 
@@ -37,9 +37,9 @@ FIELDS = {
     **dict.fromkeys(("frames", "width", "height"), integer(0, 10**9)),
     "fps": number(0, 10**6),
     "chunk_frames": optional(integer(2, 10**4)),
-    "metrics": mapping_of(optional(FIGURE), 100),
-    "clips": mapping_of(list_of(FIGURE, 10**6), 100),
-    "features": list_of(list_of(FIGURE, 1000), 10**6),
+    "metrics": mapping_of(optional(METRIC), 100),
+    "clips": mapping_of(list_of(METRIC, 10**6), 100),
+    "features": list_of(list_of(METRIC, 1000), 10**6),
     "spans": list_of(record_of("a span of a prompt", SPAN), 1001),
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pavdm_cli.evaluation.distances import (
     DIMENSIONS,
-    ENOUGH,
+    MIN_VECTORS_PER_DIMENSION,
     Distance,
     FeatureSums,
     frechet_distance,
@@ -81,7 +81,7 @@ def _interval(distance: Distance, groups: Sequence[FeatureSums], reference: Feat
 def _note(clips: tuple[int, int], dimensions: int) -> str:
     if min(clips) < 2:
         return "no distance between the sets: each needs two clips of four seconds"
-    if min(clips) < ENOUGH * dimensions:
-        enough = f"it is biased upwards with fewer than {ENOUGH * dimensions} clips"
+    if min(clips) < MIN_VECTORS_PER_DIMENSION * dimensions:
+        enough = f"it is biased upwards with fewer than {MIN_VECTORS_PER_DIMENSION * dimensions} clips"
         return f"frechet_probe is of {min(clips)} clips: {enough}; kernel_probe is not"
     return ""

@@ -19,7 +19,7 @@ DIMENSIONS = (
     *("subject_consistency", "background_consistency", "motion_smoothness", "dynamic_degree"),
     *("aesthetic_quality", "imaging_quality"),
 )
-LOSSLESS_ENOUGH = 10  # constant rate factor
+CRF = 10  # visually lossless
 
 
 def check_export(folder: Path, videos: Sequence[Path]) -> None:
@@ -42,7 +42,7 @@ def export(video: VideoInfo, folder: Path, on_progress: Callable[[int], object])
             shutil.copyfile(video.path, folder / f"{name}.mp4")
         else:
             full_writer = stack.enter_context(_writer(folder / f"{name}.mp4", video))
-        for number, clip in enumerate(_in_clips(video, length)):
+        for number, clip in enumerate(_split_clips(video, length)):
             with _writer(clips / f"{name}_{number:03d}.mp4", video) as writer:
                 for frame in clip:
                     for target in (writer, full_writer):
@@ -55,7 +55,7 @@ def export(video: VideoInfo, folder: Path, on_progress: Callable[[int], object])
 
 
 def command(folder: Path) -> list[str]:
-    """The words of the command that computes VBench-Long's scores of the folder, in a checkout of VBench."""
+    """The command that computes VBench-Long's scores of the folder, in a checkout of VBench."""
     return [
         *("python", "vbench2_beta_long/eval_long.py", "--videos_path", str(folder.absolute())),
         *("--mode", "long_custom_input", "--dev_flag", "--dimension", *DIMENSIONS),
@@ -63,11 +63,11 @@ def command(folder: Path) -> list[str]:
 
 
 def _writer(path: Path, video: VideoInfo) -> VideoWriter:
-    return VideoWriter(path, video.width, video.height, video.rate, None, EncoderOptions(crf=LOSSLESS_ENOUGH))
+    return VideoWriter(path, video.width, video.height, video.rate, None, EncoderOptions(crf=CRF))
 
 
-def _in_clips(video: VideoInfo, length: int) -> Iterator[Iterator[Frame]]:
-    """Runs of `length` frames; a rest shorter than that belongs to the last run."""
+def _split_clips(video: VideoInfo, length: int) -> Iterator[Iterator[Frame]]:
+    """Clips of `length` frames; a shorter remainder belongs to the last one."""
     stream, clips = (frame for frame, _ in FrameReader(video)), max(1, video.frames // length)
     for number in range(clips):
         count = length if number < clips - 1 else None

@@ -60,7 +60,7 @@ class VideoSet:
     seeds: range
     seconds: float
     weights: Path | None = None  # folder of VAE and denoiser; default: the bundled ones
-    request: Request = Request("")  # noqa: RUF009 - frozen; how they are made
+    request: Request = Request("")  # noqa: RUF009 - frozen; the options of all videos
     detail: float = 0.3
     kinds: tuple[str, ...] = ()  # of words in the prompts, including the object; all if empty
 

@@ -157,6 +157,10 @@ class Request:
         """Whether the video starts from existing frames: a clip or an image."""
         return self.extension is not None or self.image is not None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone: the cached model cannot be pickled."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
     @cached_property
     def video_model(self) -> VideoModel:
         """The model, recognized once if it is a folder. Raises: ModelError."""

@@ -1,1 +1,1 @@
-"""Training: the procedural world, the losses of paper section 3.5, the loop."""
+"""Training: batches, noise levels and losses (paper section 3.5), the loop, and the tasks of each model."""

@@ -17,8 +17,8 @@ from pavdm_cli.training.levels import (
     apply_clean_masks,
     progressive_timesteps,
     sample_window_stage,
+    shift_timesteps,
     uniform_timesteps,
-    warp_timesteps,
 )
 from pavdm_cli.training.losses import Batch
 from pavdm_cli.training.pocket.latent_pool import Clips, captions
@@ -36,8 +36,8 @@ class BatchConfig:
     batch_size: int = 16
     seed: int = 0
     noise_augmentation: float = 0.15  # largest standard deviation of noise added to the clean context
-    warp_ratio: float = 1.0  # of `warp_timesteps`, as in sampling
-    crop_multiple: int = 1  # clips are cropped at multiples of it, where their VAE restarts
+    timestep_shift: float = 1.0  # towards noise, as in sampling; 1: none
+    crop_multiple: int = 1  # crops start at multiples of it, where the VAE's units start
     causal: bool = True  # clean latents attend only to one another over time
     stages: StageProbabilities = DEFAULT_STAGES
     latents: int = 0  # length of the windows of base and rw; 0: a full window after a chunk of context
@@ -95,16 +95,16 @@ def batch_rng(config: BatchConfig, step: int) -> Rng:
 
 def sample_crop(config: BatchConfig, clips: int, length: int, rng: Rng) -> Crop:
     """Random crops of random clips, out of `clips` clips of `length` latents."""
-    chosen = [rng.python.randrange(clips) for _ in range(config.batch_size)]
+    indices = [rng.python.randrange(clips) for _ in range(config.batch_size)]
     window = sample_window_stage(config.diagonal, rng.python, config.stages) if config.method == "pa" else None
     context, clean_end = (config.diagonal.chunk if clean else 0 for clean in _clean_ends(window))
     noisy = window.chunks * config.diagonal.chunk if window else config.latents or config.full_window
     samples = config.samples(context + noisy + clean_end)
-    chosen += [rng.python.randrange(clips) for _ in range(samples - len(chosen))]
+    indices += [rng.python.randrange(clips) for _ in range(samples - len(indices))]
     timesteps = nn.functional.pad(_sample_timesteps(config, window, noisy, samples, rng), (context, clean_end))
-    positions = (length - timesteps.shape[1]) // config.crop_multiple
-    starts = [config.crop_multiple * rng.python.randint(0, positions) for _ in chosen[:samples]]
-    return Crop(chosen[:samples], starts, timesteps, context, clean_end)
+    max_position = (length - timesteps.shape[1]) // config.crop_multiple
+    starts = [config.crop_multiple * rng.python.randint(0, max_position) for _ in indices[:samples]]
+    return Crop(indices[:samples], starts, timesteps, context, clean_end)
 
 
 def make_batch(config: BatchConfig, crop: Crop, latents: Tensor, rng: Rng) -> Batch:
@@ -154,6 +154,6 @@ def _sample_timesteps(config: BatchConfig, window: WindowStage | None, latents: 
     """Timesteps (samples, latents) of the window's noisy latents; for base, some of them are clean."""
     if window:
         noisy = progressive_timesteps(config.diagonal, window, torch.randn(samples, generator=rng.torch))
-        return warp_timesteps(noisy, config.warp_ratio)
-    timesteps = warp_timesteps(uniform_timesteps(latents, samples, rng.torch), config.warp_ratio)
+        return shift_timesteps(noisy, config.timestep_shift)
+    timesteps = shift_timesteps(uniform_timesteps(latents, samples, rng.torch), config.timestep_shift)
     return apply_clean_masks(timesteps, rng.python) if config.method == "base" else timesteps

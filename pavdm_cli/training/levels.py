@@ -11,8 +11,8 @@ from torch import Tensor
 from pavdm_cli.errors import UsageError
 
 NOISE_TIMESTEP = 1000.0  # pure noise; 0 is clean
-MAX_SHIFTED_TIMESTEP = 999.0
-SHIFT_STD = 0.4  # standard deviation of the shared shift, in units of the spacing between levels
+MAX_NOISY_TIMESTEP = 999.0
+OFFSET_STD = 0.4  # standard deviation of a sample's shared offset, in units of the spacing between levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +85,20 @@ def sample_window_stage(diagonal: Diagonal, rng: random.Random, stages: StagePro
     return WindowStage(0, rng.randint(1, max(1, diagonal.chunks - 1)), stage, has_context=True, rejoins=rejoins)
 
 
-def progressive_timesteps(diagonal: Diagonal, window: WindowStage, shift: Tensor) -> Tensor:  # (B,) -> (B, chunks * C)
-    """Timesteps of a window's noisy latents, shifted together by `shift` standard normals per sample (paper 3.5)."""
+def progressive_timesteps(diagonal: Diagonal, window: WindowStage, offsets: Tensor) -> Tensor:
+    """Timesteps (B, chunks * C) of a window's noisy latents, plus one offset per sample (paper 3.5).
+
+    offsets: (B,), from a standard normal.
+    """
     start = window.first_chunk * diagonal.chunk
-    times = diagonal.timesteps(window.stage).to(shift)[start : start + window.chunks * diagonal.chunk]
+    timesteps = diagonal.timesteps(window.stage).to(offsets)[start : start + window.chunks * diagonal.chunk]
     spacing = NOISE_TIMESTEP / diagonal.steps
-    return (times + SHIFT_STD * spacing * shift[:, None]).clamp(0, MAX_SHIFTED_TIMESTEP)
+    return (timesteps + OFFSET_STD * spacing * offsets[:, None]).clamp(0, MAX_NOISY_TIMESTEP)
 
 
-def warp_timesteps(timesteps: Tensor, ratio: float) -> Tensor:
-    """Shift timesteps towards noise if `ratio` > 1, as Open-Sora does for large or long videos."""
-    return ratio * timesteps / (1 + (ratio - 1) * timesteps / NOISE_TIMESTEP)
+def shift_timesteps(timesteps: Tensor, shift: float) -> Tensor:
+    """Shift timesteps towards noise if `shift` > 1, as Open-Sora does for large or long videos."""
+    return shift * timesteps / (1 + (shift - 1) * timesteps / NOISE_TIMESTEP)
 
 
 def uniform_timesteps(latents: int, batch: int, rng: torch.Generator) -> Tensor:  # -> (B, T)

@@ -35,7 +35,7 @@ class Task(Protocol):
         """The model that is trained."""
 
     def loss(self, step: int) -> Tensor:
-        """The loss of one batch, a function of the weights and the batch's number alone."""
+        """The loss of one batch, which depends only on the weights and the number of the batch."""
 
     def validate(self) -> dict[str, float]:
         """Metrics of the current weights on held-out data."""

@@ -1,4 +1,4 @@
-"""The page of `pavdm serve` in headless Chromium."""
+"""The page of `pavdm serve` in headless Chromium and Firefox."""
 
 from __future__ import annotations
 
@@ -8,23 +8,55 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-LAUNCH = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+NAMES = {"chromium": ("chromium", "chromium-browser", "google-chrome"), "firefox": ("firefox-esr", "firefox")}
+CHROMIUM_ARGUMENTS = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+STILL = {"ui.prefersReducedMotion": 1}  # Playwright does not emulate the setting in an unmodified Firefox
+FRAME = """() => {
+    const canvas = Object.assign(document.createElement("canvas"), { width: 48, height: 32 });
+    const context = canvas.getContext("2d");
+    context.drawImage(document.getElementById("video"), 0, 0, 48, 32);
+    return [...context.getImageData(0, 0, 48, 32).data];
+}"""
+LAUNCH_MS = 120_000  # Firefox begins with a new profile each time
 PLAYING = "video.getVideoPlaybackQuality().totalVideoFrames > 4 && video.currentTime > 0.5 && !video.paused"
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
-    """The system's Chromium; skips the test where there is none."""
+def run_browser(kind: str) -> Iterator[Any]:
+    """The system's "chromium", "firefox", or "firefox-still", which prefers reduced motion; skips the test without."""
     playwright = pytest.importorskip("playwright.sync_api")
-    if not (path := next(filter(None, map(shutil.which, NAMES)), None)):
-        pytest.skip("there is no Chromium")
+    name = kind.partition("-")[0]
+    if not (path := next(filter(None, map(shutil.which, NAMES[name])), None)):
+        pytest.skip(f"there is no {name.capitalize()}")
     with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=path, args=LAUNCH)
+        if name == "chromium":
+            browser = running.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS, timeout=LAUNCH_MS)
+        else:  # the channel of unmodified builds, which are driven by WebDriver BiDi
+            preferences = STILL if kind == "firefox-still" else {}
+            browser = running.firefox.launch(
+                channel="moz-firefox", executable_path=path, firefox_user_prefs=preferences, timeout=LAUNCH_MS
+            )
+            skip_unknown_commands(browser, playwright.Error)
         yield browser
         browser.close()
+
+
+def skip_unknown_commands(browser: Any, error_type: type[Exception]) -> None:
+    """Skip the test if Playwright needs a newer Firefox: what it sends for a new page has grown with the versions."""
+    try:
+        browser.new_context().close()
+    except error_type as error:
+        if "unknown command" not in str(error):
+            raise
+        pytest.skip(f"Firefox {browser.version} is too old for this version of Playwright")
+
+
+def frame(page: Any) -> np.ndarray:
+    """The frame that is shown."""
+    return np.array(page.evaluate(FRAME), float)
 
 
 def open_page(browser: Any, address: str, script: str = "", **options: Any) -> Any:
@@ -47,7 +79,7 @@ def watch_errors(page: Any) -> None:
 
 def until(page: Any, condition: str) -> None:
     """Wait for a condition in JavaScript; the page's policy forbids Playwright's own waiting, which evaluates text."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not page.evaluate(condition):
         assert time.monotonic() < deadline, (condition, page.errors, page.inner_text("body"))
         time.sleep(0.05)

@@ -22,10 +22,10 @@ POOL = Pool(torch.randn(4, 5, 4, 2, 3, generator=RNG).half(), torch.rand(4, 5, 2
 
 
 class Quiet:
-    """Neither judged nor shown, which no test here needs and which takes the time."""
+    """Skips validation and contact sheets, which take most of the time."""
 
     def validate(self) -> dict[str, float]:
-        return {"figure": 1.0}
+        return {"metric": 1.0}
 
     def write_sheet(self, path: Path) -> None:
         path.write_bytes(b"")

@@ -25,7 +25,7 @@ def precision(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
 
-def warp_ratio(height: int, width: int, frames: int) -> float:
+def timestep_shift(height: int, width: int, frames: int) -> float:
     """The timestep shift at `height` x `width` pixels and the number of frames that the model processes at once.
 
     Latents are counted as in training, without a last group of less than 17 frames, or as one per 4 frames below 17.

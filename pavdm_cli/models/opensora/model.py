@@ -86,9 +86,9 @@ class OpenSoraModel:
 
     def timestep_ratio(self, size: tuple[int, int], latents: int) -> float:
         """See `VideoModel.timestep_ratio`."""
-        from pavdm_cli.models.opensora.config import warp_ratio
+        from pavdm_cli.models.opensora.config import timestep_shift
 
-        return warp_ratio(*size, self.layout(size, self.spec.fps).count(latents)) if self.scaled else 1.0
+        return timestep_shift(*size, self.layout(size, self.spec.fps).count(latents)) if self.scaled else 1.0
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
         """With the scores of the options appended, as in the captions of training."""

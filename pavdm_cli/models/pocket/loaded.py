@@ -93,6 +93,7 @@ def load(vae_file: Path, denoiser: Path, placement: Placement, init: Init) -> Lo
     vae, stdit = _init(placement, init) if init != "weights" else _read(vae_file, denoiser, placement)
     if placement.precision == "bf16":
         vae.decoder.to(torch.bfloat16)
+        vae.large_decoder.to(torch.bfloat16)
         cast_linears(stdit, torch.bfloat16)
     return LoadedPocket(stdit, vae, scaled=False, num_null_tokens=1)
 

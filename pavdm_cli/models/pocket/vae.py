@@ -1,7 +1,7 @@
 """Pocket's VAE: 96x64 frames to latents, 8x smaller, with the codes of two frames in the channels of every latent.
 
-Codes are decoded to 96x64, or to twice the size with finer details. The mean of two neighboring codes decodes to the
-frame halfway between them, which doubles the frame rate.
+Codes are decoded to 96x64, or to twice the size by a decoder of its own. The mean of two neighboring codes decodes to
+the frame halfway between them, which doubles the frame rate.
 """
 
 from __future__ import annotations
@@ -61,6 +61,49 @@ class Pointwise(nn.Conv2d):
         return linear(x.movedim(1, -1), self.weight.flatten(1), self.bias).movedim(-1, 1)
 
 
+class LargeDecoder(nn.Module):
+    """Codes (N, channels, h, w) to frames (N, 3, 16h, 16w), -1 to 1: frames of half the size enlarged, and details."""
+
+    def __init__(self, config: PocketVAEConfig) -> None:
+        super().__init__()
+        fine, width = config.widths[0], config.upscaler_width
+        self.trunk = nn.Sequential(*_trunk(config))
+        self.base = nn.Sequential(*_pixels(fine))
+        self.details = nn.Sequential(
+            Pointwise(fine, 4 * width, 1), nn.PixelShuffle(2), Residual(width), *_pixels(width, initial=0.0)
+        )
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """See the class."""
+        features = self.trunk(codes)
+        enlarged = nn.functional.interpolate(self.base(features), scale_factor=2, mode="bilinear", align_corners=False)
+        out: Tensor = enlarged + self.details(features)
+        return out
+
+
+def _trunk(config: PocketVAEConfig) -> list[nn.Module]:
+    """From codes to features at half of the size of small frames."""
+    fine, middle, coarse = config.widths
+    return [
+        nn.Conv2d(config.channels, coarse, 3, padding=1),
+        *(Residual(coarse) for _ in range(config.decoder_blocks)),
+        Pointwise(coarse, 4 * middle, 1),
+        nn.PixelShuffle(2),
+        *(Residual(middle) for _ in range(config.decoder_blocks)),
+        Pointwise(middle, 4 * fine, 1),
+        nn.PixelShuffle(2),
+        Residual(fine),
+    ]
+
+
+def _pixels(width: int, initial: float = 1.0) -> list[nn.Module]:
+    """From features to an RGB frame of twice the size; initial: factor of the initial weights."""
+    convolution = nn.Conv2d(width, 12, 3, padding=1)
+    with torch.no_grad():
+        convolution.weight.mul_(initial)
+    return [convolution, nn.PixelShuffle(2)]
+
+
 class PocketVAE(nn.Module):
     """Autoencoder over single frames; latents have zero mean and unit variance per channel by construction."""
 
@@ -79,27 +122,8 @@ class PocketVAE(nn.Module):
             nn.Conv2d(coarse, config.channels, 3, padding=1),
         )
         self.normalise = nn.BatchNorm2d(config.channels, affine=False, momentum=0.02)
-        self.decoder = nn.Sequential(
-            nn.Conv2d(config.channels, coarse, 3, padding=1),
-            *(Residual(coarse) for _ in range(config.decoder_blocks)),
-            Pointwise(coarse, 4 * middle, 1),
-            nn.PixelShuffle(2),
-            *(Residual(middle) for _ in range(config.decoder_blocks)),
-            Pointwise(middle, 4 * fine, 1),
-            nn.PixelShuffle(2),
-            Residual(fine),
-            nn.Conv2d(fine, 12, 3, padding=1),
-            nn.PixelShuffle(2),
-        )
-        details = nn.Conv2d(config.upscaler_width, 12, 3, padding=1)
-        nn.init.zeros_(details.weight)
-        self.upscaler = nn.Sequential(
-            Pointwise(fine, 4 * config.upscaler_width, 1),
-            nn.PixelShuffle(2),
-            Residual(config.upscaler_width),
-            details,
-            nn.PixelShuffle(2),
-        )
+        self.decoder = nn.Sequential(*_trunk(config), *_pixels(fine))
+        self.large_decoder = LargeDecoder(config)
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Frames (N, 3, H, W), 0 to 1, to codes (N, channels, H/8, W/8)."""
@@ -112,14 +136,7 @@ class PocketVAE(nn.Module):
 
     def decode_large_frames(self, codes: Tensor) -> Tensor:
         """Codes (N, channels, H/8, W/8) to frames (N, 3, 2H, 2W), 0 to 1 but not clamped."""
-        return self.decode_both_sizes(codes)[1]
-
-    def decode_both_sizes(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """As `decode_frames` and `decode_large_frames`."""
-        features = self.decoder[:-2](self._cast(codes))
-        small = self.decoder[-2:](features)
-        enlarged = nn.functional.interpolate(small, scale_factor=2, mode="bilinear", align_corners=False)
-        return _to_unit_range(small, codes), _to_unit_range(enlarged + self.upscaler(features), codes)
+        return _to_unit_range(self.large_decoder(self._cast(codes)), codes)
 
     def _cast(self, codes: Tensor) -> Tensor:
         return cast_to_narrower(codes, next(self.decoder.parameters()))

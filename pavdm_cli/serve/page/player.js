@@ -6,6 +6,7 @@ const KEEP = 300; // seconds before the current frame that stay in memory
 const EDGE = 2; // seconds before the newest frame at which a late viewer begins: a live render is little ahead
 const LOOKAHEAD = 30; // seconds of a converted file that are loaded before they are needed
 const TYPES = { h264: 'video/mp4; codecs="avc1.640015"', vp9: 'video/webm; codecs="vp9"' };
+const MISSING = "this browser lacks Media Source Extensions";
 const Source = window.ManagedMediaSource ?? window.MediaSource;
 const CODECS = Object.keys(TYPES).filter((codec) => Source?.isTypeSupported(TYPES[codec]));
 
@@ -49,7 +50,8 @@ export class Player {
       if (response.redirected) return this.playFile({ ...video, state: "completed" }, play);
       if (response.ok) return this.load(response, { play, start: video.frames / video.rate - EDGE });
     }
-    const lacking = CODECS.length ? "the server encodes no codec that this browser plays" : "this browser plays neither H.264 nor VP9";
+    const unplayable = Source ? "this browser plays neither H.264 nor VP9" : MISSING;
+    const lacking = CODECS.length ? "the server encodes no codec that this browser plays" : unplayable;
     throw new Error(`${lacking} while a video is rendered: download it to watch it`);
   }
 
@@ -67,27 +69,34 @@ export class Player {
     this.video.disableRemotePlayback = true; // which a ManagedMediaSource requires
     this.video.src = URL.createObjectURL(source);
     await once(source, "sourceopen");
+    // A ManagedMediaSource says when it needs more.
+    const isFull = () => this.ahead > (source.streaming === false ? EDGE : lookahead);
     const buffer = source.addSourceBuffer(response.headers.get("content-type"));
     const reader = response.body.getReader();
     for (let begun = false; ; ) {
       const { done, value } = await reader.read();
       if (signal.aborted) return;
       if (done) break;
-      await this.append(buffer, value);
+      await this.append(buffer, value, signal);
       begun ||= this.begin(buffer, start, play);
-      while (!signal.aborted && this.ahead > lookahead) await once(this.video, "timeupdate");
+      while (!signal.aborted && isFull()) await this.progress();
     }
     if (source.readyState === "open") source.endOfStream();
   }
 
-  async append(buffer, data) {
+  async append(buffer, data, signal) {
     const { currentTime } = this.video;
     if (currentTime > 2 * KEEP && buffer.buffered.length && buffer.buffered.start(0) < currentTime - 2 * KEEP) {
       buffer.remove(0, currentTime - KEEP);
       await once(buffer, "updateend");
     }
-    buffer.appendBuffer(data);
-    await once(buffer, "updateend");
+    while (!signal.aborted && !fits(buffer, data)) await this.progress();
+    if (buffer.updating) await once(buffer, "updateend");
+  }
+
+  // Until more has been played, or a moment has passed.
+  progress() {
+    return Promise.race([once(this.video, "timeupdate"), new Promise((resolve) => setTimeout(resolve, 1000))]);
   }
 
   // Begin at a time once it is there; false if it is not yet.
@@ -125,3 +134,14 @@ export class Player {
 }
 
 const once = (target, name) => new Promise((resolve) => target.addEventListener(name, resolve, { once: true }));
+
+// Begin to append data; false if the memory is full of frames that are still to be played.
+function fits(buffer, data) {
+  try {
+    buffer.appendBuffer(data);
+    return true;
+  } catch (error) {
+    if (error.name !== "QuotaExceededError") throw error;
+    return false;
+  }
+}

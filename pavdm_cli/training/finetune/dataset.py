@@ -37,20 +37,20 @@ class Skipped:
     reason: str
 
 
-def find_captioned_videos(folder: Path, readable: Callable[[str], bool]) -> tuple[list[VideoItem], list[Skipped]]:
+def find_captioned_videos(folder: Path, is_usable: Callable[[str], bool]) -> tuple[list[VideoItem], list[Skipped]]:
     """The captioned videos in a folder and its subfolders, sorted, and those skipped. Raises: InputError.
 
-    readable: whether the model can use a caption.
+    is_usable: whether the model can use a caption.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", HINT)
     folder = folder.resolve()
-    listed = _csv_captions(folder)
-    paths = sorted(set(_videos(folder)) | listed.keys())
-    captions = [(path, listed.get(path) or _sidecar_caption(path)) for path in paths]
-    usable = [VideoItem(path, text) for path, text in captions if text and readable(text) and is_regular(path)]
-    used = {item.path for item in usable}
-    return usable, [Skipped(path, _reason(path, text)) for path, text in captions if path not in used]
+    table_captions = _csv_captions(folder)
+    paths = sorted(set(_videos(folder)) | table_captions.keys())
+    captions = [(path, table_captions.get(path) or _sidecar_caption(path)) for path in paths]
+    usable = [VideoItem(path, text) for path, text in captions if text and is_usable(text) and is_regular(path)]
+    usable_paths = {item.path for item in usable}
+    return usable, [Skipped(path, _reason(path, text)) for path, text in captions if path not in usable_paths]
 
 
 def summarize(skipped: Sequence[Skipped], trained: int) -> list[str]:

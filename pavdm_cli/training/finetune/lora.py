@@ -18,8 +18,8 @@ LORA_FILE = "lora.safetensors"
 PREFIX = "diffusion_model."  # of the keys; `models.lora` ignores it
 
 
-class LowRank(nn.Module):
-    """Parametrization of a weight (out, in): the frozen weight plus `up @ down`, which is zero at first."""
+class LowRankUpdate(nn.Module):
+    """Parametrization of a frozen weight (out, in): adds `up @ down`, which is zero before training."""
 
     def __init__(self, weight: Tensor, rank: int, seed: int) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ def add_adapters(model: LoadedModel, rank: int) -> None:
     """Freeze the transformer, and add trainable adapters to the linear layers of its blocks."""
     model.transformer.requires_grad_(False)
     for seed, layer in enumerate(_linear_layers(model)):
-        register_parametrization(layer, "weight", LowRank(layer.weight, rank, seed), unsafe=True)
+        register_parametrization(layer, "weight", LowRankUpdate(layer.weight, rank, seed), unsafe=True)
 
 
 def adapter_bytes(model: LoadedModel, rank: int) -> int:
@@ -59,7 +59,7 @@ def _adapters(transformer: nn.Module) -> dict[str, Tensor]:
     """The factors of every adapter by peft's names."""
     factors: dict[str, Tensor] = {}
     for name, module in transformer.named_modules():
-        if isinstance(module, LowRank):
+        if isinstance(module, LowRankUpdate):
             layer = PREFIX + name.removesuffix(".parametrizations.weight.0")
             factors |= {f"{layer}.lora_A.weight": module.down, f"{layer}.lora_B.weight": module.up}
     return factors

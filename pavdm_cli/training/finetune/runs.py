@@ -89,13 +89,13 @@ def prepare_task(run: FinetuneRun, reporter: Reporter, processes: ProcessGroup) 
     meta = video_model.load(Placement(device), "meta")  # options are checked before anything is encoded
     check_room("training", _training_bytes(meta, config.lora_rank) // processes.world_size, device, SHARDING_HINT)
     batches = _batch_config(video_model, spec, method, options.batch, processes)
-    videos = _VideoEncoding(video_model, spec, config, device)
-    cache = Cache(options.folder / "cache", *videos.cache_keys())
-    split = _find_and_split(cache, videos, reporter, processes)
-    _encode(split, videos, reporter, processes)
+    encoding = _VideoEncoding(video_model, spec, config, device)
+    cache = Cache(options.folder / "cache", *encoding.cache_keys())
+    split = _find_and_split(cache, encoding, reporter, processes)
+    _encode(split, encoding, reporter, processes)
 
-    def dataset(some: list[VideoItem]) -> LatentDataset:
-        return load_dataset(cache, some, videos.format_caption)
+    def dataset(videos: list[VideoItem]) -> LatentDataset:
+        return load_dataset(cache, videos, encoding.format_caption)
 
     metadata = options.metadata | {"method": method, "size": spec.size, "fps": spec.fps, "videos": len(split.videos)}
     model = video_model.load(Placement(device, vae=False), "weights")
@@ -137,8 +137,8 @@ class _VideoEncoding:
         """The caption as the text encoder gets it."""
         return self.model.format_prompt(caption, 0, self.config.options).text
 
-    def readable(self, caption: str) -> bool:
-        """Whether anything is left of a caption once it is formatted."""
+    def is_usable(self, caption: str) -> bool:
+        """Whether the model accepts a caption, and it is not empty once formatted."""
         try:
             return bool(self.format_caption(caption))
         except UsageError:
@@ -181,7 +181,7 @@ def _batch_config(
         Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk),
         batch_size,
         noise_augmentation=0.0,
-        warp_ratio=model.timestep_ratio(spec.size, spec.window + spec.chunk),
+        timestep_shift=model.timestep_ratio(spec.size, spec.window + spec.chunk),
         crop_multiple=model.layout(spec.size, spec.fps).unit,
         causal=spec.causal,
     )
@@ -190,12 +190,12 @@ def _batch_config(
 def _find_and_split(cache: Cache, encoding: _VideoEncoding, reporter: Reporter, processes: ProcessGroup) -> Split:
     """Probe every video once, and report which are skipped. Raises: InputError, UsageError."""
     config = encoding.config
-    videos, skipped = find_captioned_videos(config.data, encoding.readable)
+    videos, skipped = find_captioned_videos(config.data, encoding.is_usable)
     if videos:
         make_folder(cache.folder)
-    own = processes.shard(unique_videos(cache, [video.path for video in videos]))
-    with reporter.progress("probing", len(own), "videos") as on_progress:
-        for path in own:
+    local_videos = processes.shard(unique_videos(cache, [video.path for video in videos]))
+    with reporter.progress("probing", len(local_videos), "videos") as on_progress:
+        for path in local_videos:
             probe_video(cache, path)
             on_progress(1)
     processes.barrier()

@@ -41,7 +41,7 @@ class FinetuneConfig:
     validate_steps: int = 250
     held_out: int | None = None  # videos for validation
     lora_rank: int = 0  # train low-rank adapters of this rank; 0: all weights
-    options: Options = field(default_factory=dict)  # the model's own
+    options: Options = field(default_factory=dict)  # model-specific options
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -68,7 +68,7 @@ class LossModule(nn.Module):
 
     def forward(self, batch: Batch, text: list[TextEmbedding], dropped: Tensor) -> Tensor:  # -> (B,)
         """Losses per sample; dropped (B,): samples whose caption is replaced by the unconditional embedding."""
-        negative = [self.loaded.unconditional(one, text[0]) for one in text]
+        negative = [self.loaded.unconditional(embedding, text[0]) for embedding in text]
         pairs = zip(dropped.tolist(), text, negative, strict=True)
         inputs = [null if is_dropped else caption for is_dropped, caption, null in pairs]
         size, fps = self.spec.size, self.spec.fps
@@ -142,9 +142,9 @@ class FinetuneTask:
         crop = sample_crop(config, len(dataset.clips), dataset.length, rng)
         batch = make_batch(config, crop, dataset.latents(crop.ranges), rng)
         share = config.batch_size // self.processes.world_size
-        own = slice(share * self.processes.rank, share * (self.processes.rank + 1))
-        dropped = sample_caption_dropout(config.batch_size, rng)[own].to(self.device)
-        text = dataset.embeddings(crop.clips[own], self.device)
+        local = slice(share * self.processes.rank, share * (self.processes.rank + 1))
+        dropped = sample_caption_dropout(config.batch_size, rng)[local].to(self.device)
+        text = dataset.embeddings(crop.clips[local], self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.model.dtype == torch.bfloat16):
-            losses: Tensor = self.model(batch.select(own).to(self.device), text, dropped)
+            losses: Tensor = self.model(batch.select(local).to(self.device), text, dropped)
             return losses.mean()

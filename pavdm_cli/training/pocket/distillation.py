@@ -1,4 +1,4 @@
-"""Guidance distillation: a student learns to give in one pass what its teacher gives with guidance in two.
+"""Guidance distillation: the student predicts in one forward pass what its teacher predicts with guidance in two.
 
 Source: Meng et al., On Distillation of Guided Diffusion Models (2023), for one scale.
 """
@@ -16,14 +16,14 @@ from pavdm_cli.training.losses import Batch, predict_velocity
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A frozen model, and its guidance scale."""
+    """A frozen model and the guidance scale to distill."""
 
     model: Pocket
     guidance: float
 
     @torch.no_grad()
     def velocity(self, prompts: list[str], dropped: Tensor, batch: Batch, fps: Tensor) -> Tensor:  # (B, T, C, H, W)
-        """With guidance; unconditional for dropped prompts, so that further guidance is still possible."""
+        """The guided velocity; unconditional for dropped prompts, so that the student still supports guidance."""
 
         def predict(null: Tensor) -> Tensor:
             velocity = predict_velocity(self.model.stdit, self.model.encode_prompts(prompts, null), batch, fps)

@@ -38,7 +38,9 @@ def vocabulary(words: Mapping[str, int] = VOCABULARY) -> str:
 
 def latents(vae: PocketVAE) -> str:
     """A hash of the encoder: a denoiser fits any decoder of the same latents."""
-    parts = {name: value for name, value in vae.state_dict().items() if not name.startswith(("decoder.", "upscaler."))}
+    parts = {
+        name: value for name, value in vae.state_dict().items() if not name.startswith(("decoder.", "large_decoder."))
+    }
     return _hash(b"".join(name.encode() + _stored(parts[name]) for name in sorted(parts)))
 
 

@@ -86,8 +86,8 @@ def encode_pool(
     frames = clips.latents * vae.config.frames_per_latent
     for start in range(0, clips.count, batch):
         indices = range(start, min(start + batch, clips.count))
-        begins = torch.tensor([random.Random(clips.first_seed + i).uniform(0, 60) for i in indices])
-        seconds = begins[:, None] + torch.arange(frames) / clips.fps
+        starts = torch.tensor([random.Random(clips.first_seed + i).uniform(0, 60) for i in indices])
+        seconds = starts[:, None] + torch.arange(frames) / clips.fps
         scenes = render([clips.scene(i) for i in indices], seconds.to(device), on)
         masks = object_mask(scenes.mask, vae.config.frames_per_latent)
         yield vae.encode(scenes.frames).half().cpu(), masks.half().cpu()

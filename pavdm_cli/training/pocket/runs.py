@@ -83,12 +83,14 @@ class Objective:
     def check(self, clip_latents: int) -> None:
         """Reject unknown methods and options of another method. Raises: UsageError."""
         if self.method not in METHODS:
-            one_of = ", ".join(METHODS)
-            raise UsageError(f"--method must be one of {one_of}, got {self.method!r}", "pa is what pocket ships")
+            names = ", ".join(METHODS)
+            raise UsageError(f"--method must be one of {names}, got {self.method!r}", "pa is what pocket ships")
         if self.window is not None and self.method == "pa":
-            raise UsageError("--latents needs --method base or rw", "windows of pa have all lengths")
+            raise UsageError("--latents needs --method base or rw", "pa trains on windows of all lengths")
         if self.window is not None and self.window > clip_latents:
-            raise UsageError(f"--latents must be at most {clip_latents}, got {self.window}", "clips are not longer")
+            raise UsageError(
+                f"--latents must be at most {clip_latents}, got {self.window}", "that is the length of the clips"
+            )
         if self.shift != 1 and self.method != "base":
             raise UsageError("--shift only applies to --method base", "omit --shift")
 
@@ -103,8 +105,8 @@ def make_folder(folder: Path) -> None:
 
 def run(task: Task, options: TrainOptions, report: StepReport) -> Path:
     """Train for all steps; returns the file of the weights."""
-    plan = TrainConfig(options.steps, options.rate, sheet_seconds=60 * options.sheet_minutes)
-    return train(task, plan, options.folder, report)
+    config = TrainConfig(options.steps, options.rate, sheet_seconds=60 * options.sheet_minutes)
+    return train(task, config, options.folder, report)
 
 
 def vae_task(options: TrainOptions, keep_latents: bool = False) -> VAETask:
@@ -146,7 +148,7 @@ def _batch_config(objective: Objective, batch: int) -> BatchConfig:
         objective.method,
         Diagonal(SPEC.trained_steps, SPEC.window // SPEC.chunk, SPEC.chunk),
         batch,
-        warp_ratio=objective.shift,
+        timestep_shift=objective.shift,
         stages=POCKET_STAGES,
         latents=objective.window or 0,
         fill_batches=objective.fill_batches,
@@ -160,7 +162,9 @@ def _teacher(options: TrainOptions, objective: Objective) -> Teacher | None:
         raise UsageError("--distil needs a teacher", "give its weights with --init")
     scale = checkpoint.training_metadata(options.init).get("guided", 1.0)
     if scale != 1:
-        raise UsageError(f"{options.init} gives guidance of {scale:g} in one pass already", "start from its teacher")
+        raise UsageError(
+            f"{options.init} is already distilled, for a guidance scale of {scale:g}", "start from its teacher"
+        )
     return Teacher(checkpoint.load_denoiser(options.init).to(pick_device(options.device)), objective.distil)
 
 
@@ -182,7 +186,7 @@ def _initial_model(build: Callable[[], M], options: TrainOptions, load: Callable
 
 
 def _unfrozen(frozen: M) -> M:
-    """The same weights in a new model, of which only what never trains is frozen."""
+    """The same weights in a new model, trainable except for what is always frozen."""
     model = type(frozen)(frozen.config)
     model.load_state_dict(frozen.state_dict())
     return model

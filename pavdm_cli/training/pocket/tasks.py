@@ -23,6 +23,8 @@ from pavdm_cli.training.pocket.preview import preview
 from pavdm_cli.training.pocket.vae import FrameBatch, FrameSampling, reconstruction_psnr
 from pavdm_cli.video.contact_sheet import write_contact_sheet
 
+HELD_OUT_SEED = 3_000_000
+
 
 @dataclass(frozen=True, slots=True)
 class VAETask:
@@ -51,7 +53,7 @@ class VAETask:
         frames = self._held_out(12)
         with torch.no_grad():
             codes = self.model.encode_frames(frames.coded.frames.flatten(0, 1))
-            decoded = vae_training.decode_triples(self.model, codes)[1].clamp(0, 1)
+            decoded = vae_training.decode(self.model, codes)[1].clamp(0, 1)
         write_contact_sheet(path, to_bytes(torch.stack([frames.large.frames[:, 0], decoded[:, 0]])))
 
     def export(self, folder: Path) -> Path:
@@ -76,7 +78,7 @@ class DenoiserTask:
     held_out: Pool  # of other clips
     metadata: dict[str, object]
     teacher: Teacher | None = None  # whose guided velocity is the target, instead of that of the clips
-    object_weight: float = 0.0  # added to the weight of errors where the object is
+    object_weight: float = 0.0  # additional weight of errors where the object is
     precision: str = "fp32"
 
     @property
@@ -94,8 +96,8 @@ class DenoiserTask:
         """Mean unweighted loss on held-out clips, with the same windows and noise every time."""
         config = replace(self.config, seed=-1)
         clips = replace(self.clips, count=len(self.held_out.latents), first_seed=HELD_OUT_SEED)
-        rows = [self._loss(config, clips, self.held_out, step).item() for step in range(8)]
-        return {"held_out": sum(rows) / len(rows)}
+        losses = [self._loss(config, clips, self.held_out, step).item() for step in range(8)]
+        return {"held_out": sum(losses) / len(losses)}
 
     def write_sheet(self, path: Path) -> None:
         """Short videos of a few prompts, one per row."""
@@ -127,9 +129,6 @@ class DenoiserTask:
         if not self.object_weight:
             return weights
         return weights * object_weights(pool.crop_object_mask(crop.ranges), self.object_weight)
-
-
-HELD_OUT_SEED = 3_000_000
 
 
 def _autocast(device: torch.device, precision: str) -> torch.autocast:

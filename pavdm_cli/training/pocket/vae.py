@@ -59,19 +59,20 @@ def loss(vae: PocketVAE, frames: FrameBatch, rng: torch.Generator) -> Tensor:
     """Absolute and squared error of frames, and absolute error of changes, with weighted object pixels."""
     codes = encode(vae, frames.coded.frames.flatten(0, 1).contiguous(memory_format=torch.channels_last))
     noise = torch.randn(codes.shape, generator=rng).to(codes)
-    coded, large = decode_triples(vae, codes + LATENT_NOISE * noise)
+    small, large = decode(vae, codes + LATENT_NOISE * noise)
     return frame_loss(large - frames.large.frames, frames.large.mask) + CODED_WEIGHT * frame_loss(
-        coded[:, ::2] - frames.coded.frames, frames.coded.mask
+        small - frames.coded.frames, frames.coded.mask
     )
 
 
-def decode_triples(vae: PocketVAE, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """The frames of pairs of codes (2B, ...) and of their means, in both sizes, (B, 3, 3, H, W) and twice that."""
-    first, last = codes.unflatten(0, (-1, 2)).unbind(1)  # type: ignore[no-untyped-call]
-    triples = torch.stack([first, (first + last) / 2, last], dim=1)
-    both = vae.decode_both_sizes(triples.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-    coded, large = (frames.view(*triples.shape[:2], *frames.shape[1:]) for frames in both)
-    return coded, large
+def decode(vae: PocketVAE, codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames of pairs of codes (2B, ...): small ones (B, 2, ...), and large ones with that between them (B, 3, ...)."""
+    pairs = codes.unflatten(0, (-1, 2))  # type: ignore[no-untyped-call]
+    first, last = pairs.unbind(1)
+    triples = torch.stack([first, (first + last) / 2, last], dim=1).flatten(0, 1)
+    small = vae.decode_frames(codes.contiguous(memory_format=torch.channels_last))
+    large = vae.decode_large_frames(triples.contiguous(memory_format=torch.channels_last))
+    return small.view(len(pairs), 2, *small.shape[1:]), large.view(len(pairs), 3, *large.shape[1:])
 
 
 def frame_loss(error: Tensor, mask: Tensor) -> Tensor:
@@ -97,8 +98,8 @@ def _weighted(cost: Tensor, mask: Tensor) -> Tensor:  # (B, n, 3, H, W), (B, n, 
 @torch.no_grad()
 def reconstruction_psnr(vae: PocketVAE, frames: FrameBatch) -> tuple[tuple[float, float], tuple[float, float]]:
     """PSNR in dB over all pixels and over object pixels, of frames of the coded size and of large ones."""
-    coded, large = decode_triples(vae, vae.encode_frames(frames.coded.frames.flatten(0, 1)))
-    return _psnr(coded[:, ::2], frames.coded), _psnr(large, frames.large)
+    small, large = decode(vae, vae.encode_frames(frames.coded.frames.flatten(0, 1)))
+    return _psnr(small, frames.coded), _psnr(large, frames.large)
 
 
 def _psnr(decoded: Tensor, scenes: SceneFrames) -> tuple[float, float]:

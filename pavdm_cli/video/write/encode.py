@@ -79,7 +79,7 @@ class EncoderOptions:
     crf: int = 18
     segment: int = 0  # the least number of frames encoded together; 0: what keeps the file small
     threads: int = 8  # fixed, since the output depends on it
-    realtime: bool = False  # VP9 for a live stream: several times faster, and larger
+    realtime: bool = False  # for a live stream: no B-frames, VP9 several times faster; larger
     encoder: str = ""  # of an external ffmpeg, such as h264_nvenc; empty: those inside PyAV
     ffmpeg: str = ""  # path of the external ffmpeg; empty: imageio-ffmpeg's, or the one on PATH
     scale: Scale = field(default_factory=Scale)  # applied to frames before encoding

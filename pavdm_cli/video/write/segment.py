@@ -43,6 +43,7 @@ class Segment:
         self._container = av.open(self._buffer, "w", format=muxer, options=muxer_options)
         self._container.metadata["comment"] = comment
         self._stream = self._add_stream(self._container)
+        self._delay = 0 if options.realtime else decoding_delay(suffix, params)
         self._times: list[int] = []
         self._packets = 0
 
@@ -72,7 +73,7 @@ class Segment:
     def _mux(self, packets: list[av.Packet[VideoStream]]) -> None:
         """Decoding times follow the frames' own: x264 takes other delays for the last, short segment."""
         for packet in packets:
-            packet.dts = self._times[self._packets] - decoding_delay(self.suffix, self._params)
+            packet.dts = self._times[self._packets] - self._delay
             self._packets += 1
             if self._params.max_rate:  # the nominal duration, which the container stores for the last packet
                 packet.duration = round(1 / (self._params.rate * packet.time_base))
@@ -115,8 +116,9 @@ def _codec(suffix: str, options: EncoderOptions, params: VideoParams) -> tuple[s
         vp9_crf = round(options.crf * 63 / 51)  # libvpx's scale ends at 63
         speed = {"deadline": "realtime", "cpu-used": "8"} if options.realtime else {"deadline": "good", "cpu-used": "4"}
         return ENCODERS[suffix], {"crf": str(vp9_crf), **speed, "row-mt": "1", **location}
-    # MP4 derives durations from decoding times: with B-frames, the last one would be wrong.
-    b_frames = {"bf": "0"} if params.variable_frame_rate else {}
+    # MP4 derives durations from decoding times: with B-frames, the last one would be wrong. They delay decoding, too,
+    # by an edit list, which players of live streams may ignore: WebKitGTK shows frames later.
+    b_frames = {"bf": "0"} if params.variable_frame_rate or options.realtime else {}
     x264 = {"rc-lookahead": "40", "x264-params": X264_DETERMINISTIC}
     return ENCODERS[suffix], {"crf": str(options.crf), **x264, **b_frames, **location}
 
