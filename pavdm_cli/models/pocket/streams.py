@@ -12,37 +12,17 @@ from pavdm_cli.models.float32 import exact_convolutions
 from pavdm_cli.models.pixels import to_unit
 from pavdm_cli.models.pocket.frame_format import FrameFormat
 from pavdm_cli.models.pocket.vae import PocketVAE
+from pavdm_cli.models.streams import ClipEncodeStream
 
 
-@dataclass(slots=True)
-class EncodeStream:
-    """Frames to latents; frames that do not fill a latent are dropped."""
+def encode_stream(vae: PocketVAE, format: FrameFormat) -> ClipEncodeStream:
+    """A stream for one clip."""
 
-    vae: PocketVAE
-    format: FrameFormat
-    waiting: Tensor | None = None
-    is_started: bool = False
+    def encode(piece: Tensor) -> Tensor:
+        coded = piece.flip(1)[:, ::2].flip(1) if format.is_fast else piece  # the last frame is a coded one
+        return vae.encode(_halve(coded) if format.is_large else coded)
 
-    @property
-    def replay(self) -> int:
-        """See `Stream.replay`: an encoder is never rebuilt."""
-        return 0
-
-    def push(self, frames: Tensor, /) -> Tensor:
-        """See `Stream.push`."""
-        frames = frames if self.waiting is None else torch.cat([self.waiting, frames], dim=1)
-        latents = list[Tensor]()
-        while frames.shape[1] >= (size := self.format.rest if self.is_started else self.format.first):
-            piece, frames = frames[:, :size], frames[:, size:]
-            coded = piece.flip(1)[:, ::2].flip(1) if self.format.is_fast else piece  # the last frame is a coded one
-            latents.append(self.vae.encode(_halve(coded) if self.format.is_large else coded))
-            self.is_started = True
-        self.waiting = frames
-        return torch.cat(latents, dim=1) if latents else frames.new_empty(len(frames), 0, 1, 1, 1)
-
-    def flush(self) -> Tensor:
-        """See `Stream.flush`: nothing is left."""
-        return torch.empty(1, 0, 1, 1, 1)
+    return ClipEncodeStream(encode, format.first, format.rest)
 
 
 @dataclass(slots=True)
