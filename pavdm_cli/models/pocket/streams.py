@@ -19,7 +19,7 @@ def encode_stream(vae: PocketVAE, format: FrameFormat) -> ClipEncodeStream:
     """A stream for one clip."""
 
     def encode(piece: Tensor) -> Tensor:
-        coded = piece.flip(1)[:, ::2].flip(1) if format.is_fast else piece  # the last frame is a coded one
+        coded = piece[:, 1 - piece.shape[1] % 2 :: 2] if format.is_fast else piece  # the last frame is a coded one
         return vae.encode(_halve(coded) if format.is_large else coded)
 
     return ClipEncodeStream(encode, format.first, format.rest)
@@ -52,18 +52,14 @@ class DecodeStream:
         return torch.empty(1, 0, 1, 1, 1)
 
     def _with_middles(self, codes: Tensor) -> Tensor:  # (B, 2, C, h, w) -> (B, n, C, h, w)
-        """Insert the mean of every two neighboring codes."""
+        """Insert the mean of every two neighboring codes; the first of them is that with the last latent's code."""
         if not self.format.is_fast:
             return codes
-        codes = codes if self.last_code is None else torch.cat([self.last_code, codes], dim=1)
+        is_first, last_code = self.last_code is None, codes[:, :1] if self.last_code is None else self.last_code
+        middles = (torch.cat([last_code, codes[:, :-1]], dim=1) + codes) / 2
         self.last_code = codes[:, -1:]
-        middles = (codes[:, :-1] + codes[:, 1:]) / 2
-        alternating = torch.stack([middles, codes[:, 1:]], dim=2).flatten(1, 2)
-        return (
-            alternating
-            if codes.shape[1] > self.vae.config.frames_per_latent
-            else torch.cat([codes[:, :1], alternating], dim=1)
-        )
+        alternating = torch.stack([middles, codes], dim=2).flatten(1, 2)
+        return alternating[:, 1:] if is_first else alternating  # nothing lies before the first frame
 
     def _decode(self, codes: Tensor) -> Tensor:  # (B, n, C, h, w) -> (B, n, 3, H, W)
         decode = self.vae.decode_large_frames if self.format.is_large else self.vae.decode_frames
