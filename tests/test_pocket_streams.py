@@ -14,7 +14,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.request import Request
 from pavdm_cli.models import registry
 from pavdm_cli.models.pocket.frame_format import FrameFormat, frame_format
-from pavdm_cli.models.pocket.streams import DecodeStream, EncodeStream, decode_stream
+from pavdm_cli.models.pocket.streams import DecodeStream, decode_stream, encode_stream
 from pavdm_cli.models.streams import run_stream
 
 FORMATS = [FrameFormat(large, fast) for large, fast in itertools.product((False, True), repeat=2)]
@@ -59,7 +59,7 @@ def test_the_number_of_frames_is_that_of_the_layout(format):
     assert decoded.shape[1] == format.first + 2 * format.rest
     assert decoded.shape[-2:] == tuple(side * (2 if format.is_large else 1) for side in SIZE)
     assert (decoded.amin() >= 0, decoded.amax() <= 1) == (True, True)
-    encoded = run_stream(EncodeStream(codec, format), decoded)
+    encoded = run_stream(encode_stream(codec, format), decoded)
     assert encoded.shape == z.shape
 
 
@@ -82,9 +82,9 @@ def test_at_the_double_rate_every_other_frame_is_that_of_the_coded_rate(is_large
 @pytest.mark.parametrize("sizes", [(1,) * 11, (3, 4, 4), (10, 1), (2, 2, 2, 2, 3)])
 def test_encoding_piece_by_piece_is_encoding_at_once(sizes):
     codec, video = tiny_codec(), frames(11, LARGE)
-    stream = EncodeStream(codec, LARGE)
+    stream = encode_stream(codec, LARGE)
     parts = [stream.push(part) for part in video.split(sizes, dim=1)]
-    whole = EncodeStream(codec, LARGE).push(video)
+    whole = encode_stream(codec, LARGE).push(video)
     assert whole.shape[1] == 3
     assert torch.equal(torch.cat([part for part in parts if part.shape[1]], dim=1), whole)
 
@@ -92,13 +92,13 @@ def test_encoding_piece_by_piece_is_encoding_at_once(sizes):
 def test_large_and_fast_frames_are_encoded_as_the_small_slow_ones_that_they_contain():
     codec, video = tiny_codec(), frames(7, LARGE)
     small = torch.nn.functional.avg_pool2d(video[0], 2)[None]
-    torch.testing.assert_close(EncodeStream(codec, LARGE).push(video), codec.encode(small[:, ::2]))
+    torch.testing.assert_close(encode_stream(codec, LARGE).push(video), codec.encode(small[:, ::2]))
 
 
 def test_frames_that_do_not_fill_a_latent_are_dropped():
     codec, video = tiny_codec(), frames(9, LARGE)
-    stream = EncodeStream(codec, LARGE)
-    assert torch.equal(stream.push(video), EncodeStream(codec, LARGE).push(video[:, :7]))
+    stream = encode_stream(codec, LARGE)
+    assert torch.equal(stream.push(video), encode_stream(codec, LARGE).push(video[:, :7]))
     assert stream.flush().shape[1] == 0
 
 

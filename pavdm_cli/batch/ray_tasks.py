@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ray
+from ray._private import services  # which cluster this machine belongs to
 
 from pavdm_cli import __version__
 from pavdm_cli.batch.cluster_job import ClusterJob, render_job
@@ -30,7 +31,10 @@ from pavdm_cli.runtime.optional_imports import silenced
 from pavdm_cli.runtime.signals import Stop
 
 MAX_SUBMITTED = 1000  # tasks that wait or run
-REACHABLE_SECONDS = 10.0
+ANSWER_SECONDS = 5.0
+# Ray's gRPC uses HTTP/2, where each side first sends a frame of this type.
+FIRST_FRAME = b"\x04"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + FIRST_FRAME + bytes(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +82,11 @@ def connect(address: str) -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         with silenced():
+            address = address if address not in ("", "auto") else _find_address()
             _init(address)
     except Exception as error:  # Ray raises many kinds
         at_address = f" at {address}" if address else ""
-        hint = "see `ray status`, and RAY_ADDRESS for the address"
+        hint = "see `ray status`, and RAY_ADDRESS for the address; `ray stop` forgets a cluster that has ended"
         raise DeviceError(f"cannot connect to the Ray cluster{at_address}: {first_line(error)}", hint) from None
     finally:
         if is_main:  # Ray sets its own
@@ -93,22 +98,37 @@ def connect(address: str) -> Iterator[None]:
             ray.shutdown()
 
 
-def _check_reachable(address: str) -> None:
-    """Connect once: Ray would try for minutes. Raises: OSError."""
+def _find_address() -> str:
+    """The address of the cluster that this machine belongs to, or belonged to; empty if there is none."""
+    try:
+        return services.canonicalize_bootstrap_address("auto") or ""
+    except ConnectionError:
+        return ""
+
+
+def _check_answers(address: str) -> None:
+    """Connect once: Ray would try for minutes, also if another program answers. Raises: OSError."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=REACHABLE_SECONDS).close()
+    if not host or not port.isdecimal():
+        return
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") != "0":
+            return
+        connection.sendall(PREFACE)
+        try:
+            answer = connection.recv(9)
+        except TimeoutError:
+            raise ConnectionError(f"no answer within {ANSWER_SECONDS:.0f} s") from None
+    if answer[3:4] != FIRST_FRAME:
+        raise ConnectionError("the program there is not Ray")
 
 
 def _init(address: str) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address:
-        _check_reachable(address)
+        _check_answers(address)
         ray.init(address=address, **quiet)
-        return
-    try:
-        ray.init(address="auto", **quiet)
-    except ConnectionError:
+    else:
         ray.init(include_dashboard=False, **quiet)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pavdm_cli.evaluation import metrics
 from pavdm_cli.evaluation.frame_metrics import FrameMeter
 from pavdm_cli.evaluation.measure import summarize
 from pavdm_cli.models.pixels import to_bytes
@@ -25,10 +25,10 @@ FLAT = 1.5 / 255  # largest difference between neighboring pixels of a flat area
 
 @dataclass(slots=True)
 class FrameErrors:
-    """Sums over scenes; errors are squared, per kind of frame and area."""
+    """Values of each scene; errors are mean squared ones, by kind of frame and area."""
 
     errors: dict[str, list[float]] = field(default_factory=dict)
-    edges: dict[str, Tensor] = field(default_factory=dict)  # decoded and real, by day and by night
+    edges: dict[str, Tensor] = field(default_factory=dict)  # sums, decoded and real, by day and by night
     speckle: list[float] = field(default_factory=list)
     shimmer: list[float] = field(default_factory=list)
 
@@ -47,7 +47,7 @@ class FrameErrors:
 
     def decibels(self, name: str) -> float:
         """PSNR over all scenes."""
-        return float(-10 * np.log10(np.mean(self.errors[name])))
+        return metrics.psnr(self.errors[name])
 
     def edge_ratio(self, light: str) -> float:
         """Strength of edges relative to the rendered ones; NaN without a scene."""

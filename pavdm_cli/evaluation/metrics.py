@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 APPEARANCE = ("brightness", "contrast", "sharpness", "saturation")
 FALLING = 5  # pixels: wider than the streaks and flakes of falling rain and snow
+
+
+def psnr(errors: Sequence[float]) -> float:
+    """PSNR in dB of the mean of squared errors of values from 0 to 1."""
+    return -10 * math.log10(sum(errors) / len(errors))
 
 
 def frame_differences(video: Tensor) -> Tensor:  # (n, 3, H, W) -> (n - 1,)

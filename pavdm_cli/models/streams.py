@@ -1,4 +1,4 @@
-"""Streams for VAEs that process units of a few frames independently: the only state is an incomplete unit."""
+"""Streams for VAEs that process a few frames at a time, whose only state is an incomplete unit."""
 
 from __future__ import annotations
 
@@ -35,6 +35,37 @@ class UnitStream:
         """See `Stream.flush`."""
         values, self.waiting = self.waiting, None
         return torch.empty(1, 0, 1, 1, 1) if values is None else self.call(values)
+
+
+@dataclass(slots=True)
+class ClipEncodeStream:
+    """Encodes `first` frames, then `rest` at a time; frames that do not fill a latent are dropped, as in training."""
+
+    call: Callable[[Tensor], Tensor]  # frames (B, n, 3, H, W) to one latent (B, 1, C, h, w)
+    first: int
+    rest: int
+    waiting: Tensor | None = None
+    is_started: bool = False
+
+    @property
+    def replay(self) -> int:
+        """See `Stream.replay`: an encoder is never rebuilt."""
+        return 0
+
+    def push(self, frames: Tensor, /) -> Tensor:
+        """See `Stream.push`."""
+        frames = frames if self.waiting is None else torch.cat([self.waiting, frames], dim=1)
+        latents = list[Tensor]()
+        while frames.shape[1] >= (size := self.rest if self.is_started else self.first):
+            piece, frames = frames[:, :size], frames[:, size:]
+            latents.append(self.call(piece))
+            self.is_started = True
+        self.waiting = frames
+        return torch.cat(latents, dim=1) if latents else frames.new_empty(len(frames), 0, 1, 1, 1)
+
+    def flush(self) -> Tensor:
+        """See `Stream.flush`: nothing is left."""
+        return torch.empty(1, 0, 1, 1, 1)
 
 
 def unit_stream(call: Callable[[Tensor], Tensor], unit: int, context: Tensor | None = None) -> UnitStream:

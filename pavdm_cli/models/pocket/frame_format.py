@@ -1,8 +1,8 @@
 """Which frames pocket's latents stand for.
 
 A latent holds the codes of two frames of 96x64 pixels, at 8 frames per second. They are decoded to that size or to
-twice of it. At 16 frames per second, a frame between two coded ones is decoded from the mean of their codes: the first
-latent gives 3 frames, each later one 4, the first of which lies between it and the latent before.
+twice that size. At 16 frames per second, a frame between two coded ones is decoded from the mean of their codes: the
+first latent gives 3 frames, each later one 4, the first of which lies between it and the latent before.
 """
 
 from __future__ import annotations

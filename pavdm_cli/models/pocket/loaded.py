@@ -15,7 +15,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.models.adapter import Init, LoadedModel, Placement, TextEmbedding, TextEncoder
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.frame_format import CODED_FPS, frame_format
-from pavdm_cli.models.pocket.streams import DecodeStream, EncodeStream, decode_stream
+from pavdm_cli.models.pocket.streams import DecodeStream, decode_stream, encode_stream
 from pavdm_cli.models.pocket.text_encoder import PocketTextModel, batch_ids
 from pavdm_cli.models.pocket.transformer import PocketConfig, single_thread
 from pavdm_cli.models.pocket.vae import PocketVAE, PocketVAEConfig
@@ -24,6 +24,7 @@ from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.models.stdit.layers import rotary_frequencies
 from pavdm_cli.models.stdit.loaded import STDiTModel, cast_linears
 from pavdm_cli.models.stdit.transformer import STDiT
+from pavdm_cli.models.streams import ClipEncodeStream
 from pavdm_cli.pocket_world.vocabulary import PAD
 
 
@@ -37,9 +38,9 @@ class LoadedPocket(STDiTModel):
         """See `STDiTModel.model_fps`: latents are the same at any frame rate."""
         return CODED_FPS
 
-    def encode_stream(self, spec: ModelSpec) -> EncodeStream:
+    def encode_stream(self, spec: ModelSpec) -> ClipEncodeStream:
         """As `LoadedModel.encode_stream`."""
-        return EncodeStream(self.vae, frame_format(spec.size, spec.fps))
+        return encode_stream(self.vae, frame_format(spec.size, spec.fps))
 
     def decode_stream(self, spec: ModelSpec, context: Tensor | None = None) -> DecodeStream:
         """As `LoadedModel.decode_stream`."""

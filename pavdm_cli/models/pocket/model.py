@@ -46,7 +46,7 @@ SPEC = ModelSpec(
     files=(VAE_FILE, DENOISER_FILE),
     precisions={"": ("fp32", "bf16")},
     ignored=(
-        IgnoredOption("--aspect", "its frames are three units wide and two high", "omit --aspect"),
+        IgnoredOption("--aspect", "its aspect ratio is always 3:2", "omit --aspect"),
         IgnoredOption("--aesthetic-score", "its training captions have no scores", "omit --aesthetic-score"),
         IgnoredOption("--motion-score", "its training captions have no scores", "say it in words: hovering, bouncing"),
         IgnoredOption("--camera-motion", "it reads that in the prompt", 'write it there: "..., the camera pans left"'),

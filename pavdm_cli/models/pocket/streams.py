@@ -12,37 +12,17 @@ from pavdm_cli.models.float32 import exact_convolutions
 from pavdm_cli.models.pixels import to_unit
 from pavdm_cli.models.pocket.frame_format import FrameFormat
 from pavdm_cli.models.pocket.vae import PocketVAE
+from pavdm_cli.models.streams import ClipEncodeStream
 
 
-@dataclass(slots=True)
-class EncodeStream:
-    """Frames to latents; frames that do not fill a latent are dropped."""
+def encode_stream(vae: PocketVAE, format: FrameFormat) -> ClipEncodeStream:
+    """A stream for one clip."""
 
-    vae: PocketVAE
-    format: FrameFormat
-    waiting: Tensor | None = None
-    is_started: bool = False
+    def encode(piece: Tensor) -> Tensor:
+        coded = piece[:, 1 - piece.shape[1] % 2 :: 2] if format.is_fast else piece  # the last frame is a coded one
+        return vae.encode(_halve(coded) if format.is_large else coded)
 
-    @property
-    def replay(self) -> int:
-        """See `Stream.replay`: an encoder is never rebuilt."""
-        return 0
-
-    def push(self, frames: Tensor, /) -> Tensor:
-        """See `Stream.push`."""
-        frames = frames if self.waiting is None else torch.cat([self.waiting, frames], dim=1)
-        latents = list[Tensor]()
-        while frames.shape[1] >= (size := self.format.rest if self.is_started else self.format.first):
-            piece, frames = frames[:, :size], frames[:, size:]
-            coded = piece.flip(1)[:, ::2].flip(1) if self.format.is_fast else piece  # the last frame is a coded one
-            latents.append(self.vae.encode(_halve(coded) if self.format.is_large else coded))
-            self.is_started = True
-        self.waiting = frames
-        return torch.cat(latents, dim=1) if latents else frames.new_empty(len(frames), 0, 1, 1, 1)
-
-    def flush(self) -> Tensor:
-        """See `Stream.flush`: nothing is left."""
-        return torch.empty(1, 0, 1, 1, 1)
+    return ClipEncodeStream(encode, format.first, format.rest)
 
 
 @dataclass(slots=True)
@@ -72,18 +52,14 @@ class DecodeStream:
         return torch.empty(1, 0, 1, 1, 1)
 
     def _with_middles(self, codes: Tensor) -> Tensor:  # (B, 2, C, h, w) -> (B, n, C, h, w)
-        """Insert the mean of every two neighboring codes."""
+        """Insert the mean of every two neighboring codes; the first of them is that with the last latent's code."""
         if not self.format.is_fast:
             return codes
-        codes = codes if self.last_code is None else torch.cat([self.last_code, codes], dim=1)
+        is_first, last_code = self.last_code is None, codes[:, :1] if self.last_code is None else self.last_code
+        middles = (torch.cat([last_code, codes[:, :-1]], dim=1) + codes) / 2
         self.last_code = codes[:, -1:]
-        middles = (codes[:, :-1] + codes[:, 1:]) / 2
-        alternating = torch.stack([middles, codes[:, 1:]], dim=2).flatten(1, 2)
-        return (
-            alternating
-            if codes.shape[1] > self.vae.config.frames_per_latent
-            else torch.cat([codes[:, :1], alternating], dim=1)
-        )
+        alternating = torch.stack([middles, codes], dim=2).flatten(1, 2)
+        return alternating[:, 1:] if is_first else alternating  # nothing lies before the first frame
 
     def _decode(self, codes: Tensor) -> Tensor:  # (B, n, C, h, w) -> (B, n, 3, H, W)
         decode = self.vae.decode_large_frames if self.format.is_large else self.vae.decode_frames

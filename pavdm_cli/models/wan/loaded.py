@@ -17,6 +17,7 @@ from pavdm_cli.models.adapter import DenoiserConfig, StepShape, TextEmbedding
 from pavdm_cli.models.distributed import full_tensor
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.spec import ModelSpec
+from pavdm_cli.models.streams import ClipEncodeStream
 from pavdm_cli.models.wan.compiled_block import compiled_block
 from pavdm_cli.models.wan.config import PATCH, TEXT_LENGTH, WanConfig
 from pavdm_cli.models.wan.denoiser import with_full_context, with_kv_cache
@@ -26,7 +27,7 @@ from pavdm_cli.models.wan.layers import Block, eager_block
 from pavdm_cli.models.wan.rope import rope_table
 from pavdm_cli.models.wan.transformer import Conditioning, Modulation, WanTransformer
 from pavdm_cli.models.wan.vae import WanVAE
-from pavdm_cli.models.wan.vae_streams import DecodeStream, EncodeStream, decode_stream, encode_stream
+from pavdm_cli.models.wan.vae_streams import DecodeStream, decode_stream, encode_stream
 from pavdm_cli.sampling.denoiser import Denoiser, TextKV
 from pavdm_cli.sampling.noise import NoiseLevels
 
@@ -102,7 +103,7 @@ class LoadedWan:
         """The negative prompt, or nothing but padding."""
         return negative or TextEmbedding(torch.zeros(1, self.config.text_dim))
 
-    def encode_stream(self, spec: ModelSpec) -> EncodeStream:
+    def encode_stream(self, spec: ModelSpec) -> ClipEncodeStream:
         """As `LoadedModel.encode_stream`."""
         return encode_stream(self._vae)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.models.float32 import exact_convolutions
+from pavdm_cli.models.streams import ClipEncodeStream
 from pavdm_cli.models.tiling import run_in_tiles
 from pavdm_cli.models.wan.vae import GROUP, WanVAE
 from pavdm_cli.models.wan.vae_layers import FeatureCache
@@ -43,36 +44,6 @@ class TileCaches:
 
 
 @dataclass(slots=True)
-class EncodeStream:
-    """Frames to latents; frames that do not fill a latent are dropped, as in training."""
-
-    vae: WanVAE
-    caches: TileCaches
-    waiting: Tensor | None = None
-    is_started: bool = False
-
-    @property
-    def replay(self) -> int:
-        """See `Stream.replay`: an encoder is never rebuilt."""
-        return 0
-
-    def push(self, frames: Tensor, /) -> Tensor:
-        """See `Stream.push`."""
-        frames = frames if self.waiting is None else torch.cat([self.waiting, frames], dim=1)
-        scale, latents = self.vae.config.scale, list[Tensor]()
-        while frames.shape[1] >= (size := GROUP if self.is_started else 1):
-            piece, frames = frames[:, :size], frames[:, size:]
-            latents.append(self.caches.run(self.vae.encode, piece, scale, 1))
-            self.is_started = True
-        self.waiting = frames
-        return torch.cat(latents, dim=1) if latents else frames.new_empty(len(frames), 0, 1, 1, 1)
-
-    def flush(self) -> Tensor:
-        """See `Stream.flush`."""
-        return torch.empty(1, 0, 1, 1, 1)
-
-
-@dataclass(slots=True)
 class DecodeStream:
     """Latents to frames."""
 
@@ -98,9 +69,10 @@ class DecodeStream:
         return torch.empty(1, 0, 1, 1, 1)
 
 
-def encode_stream(vae: WanVAE) -> EncodeStream:
+def encode_stream(vae: WanVAE) -> ClipEncodeStream:
     """A stream for one clip."""
-    return EncodeStream(vae, TileCaches(vae.tiled))
+    caches = TileCaches(vae.tiled)
+    return ClipEncodeStream(lambda piece: caches.run(vae.encode, piece, vae.config.scale, 1), first=1, rest=GROUP)
 
 
 def decode_stream(vae: WanVAE, context: Tensor | None = None) -> DecodeStream:
