@@ -17,8 +17,8 @@ from pavdm_cli.evaluation.probe import ATTRIBUTES, CLIP_FRAMES, COUNTS, PROBE_FP
 from pavdm_cli.models.pixels import from_bytes
 
 SCALE = 3.0  # divides features: about their standard deviation over real clips
-HOP = CLIP_FRAMES // 2  # frames from one clip to the next: clips of four seconds, every two
-MIN_PAN = 4  # pixels in HOP frames; a pan moves the ground by 12 or more
+CLIP_STRIDE = CLIP_FRAMES // 2  # frames from one clip to the next: clips of four seconds, every two
+MIN_PAN = 4  # pixels in CLIP_STRIDE frames; a pan moves the ground by 12 or more
 MIN_ISLAND_PAN = 3  # a pan moves islands by 6
 
 Frame = NDArray[np.uint8]  # (H, W, 3), RGB
@@ -72,7 +72,7 @@ class ProbeMeter:
         self._until_clip -= 1
         if self._until_clip:
             return
-        self._until_clip = HOP
+        self._until_clip = CLIP_STRIDE
         features = self._probe.reader.features(from_bytes(np.stack(self._frames))[None])
         scores = self._probe.reader.classify(features)
         words = {name: ATTRIBUTES[name][int(score.argmax())] for name, score in scores.items()}
@@ -86,9 +86,9 @@ def camera_motion(clip: NDArray[np.uint8], place: str, time: str) -> str:  # (CL
     Empty over a sea without an island in sight.
     """
     if place == "sea":
-        shift, least = island_shift(clip, time, gap=HOP), MIN_ISLAND_PAN
+        shift, least = island_shift(clip, time, gap=CLIP_STRIDE), MIN_ISLAND_PAN
     else:
-        shift, least = ground_shift(from_bytes(clip), gap=HOP), MIN_PAN
+        shift, least = ground_shift(from_bytes(clip), gap=CLIP_STRIDE), MIN_PAN
     if shift is None:
         return ""
     return "still" if abs(shift) < least else "left" if shift > 0 else "right"

@@ -41,7 +41,7 @@ class Templates:
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class Detection:
     """An object in one frame."""
 
     x: float  # of its middle, in frame heights
@@ -50,7 +50,7 @@ class Sighting:
     patch: NDArray[np.float32]  # (3, h, w)
 
 
-def templates_of(scene: Scene) -> Templates:
+def object_templates(scene: Scene) -> Templates:
     """Templates rendered in the middle of the frame, where nothing covers the object."""
     seconds = torch.zeros(1, 1)
     scenes = [replace(scene, colour=colour) for colour in COLOURS]
@@ -62,7 +62,7 @@ def templates_of(scene: Scene) -> Templates:
     return Templates(cut, weights[box], COLOURS.index(scene.colour))
 
 
-def find_object(frame: NDArray[np.uint8], templates: Templates) -> Sighting | None:  # (H, W, 3)
+def find_object(frame: NDArray[np.uint8], templates: Templates) -> Detection | None:  # (H, W, 3)
     """The object at the best match of any template; None if no match is good enough."""
     pixels = from_bytes(frame)
     errors = matching_errors(pixels, templates)  # (C, rows, columns)
@@ -79,7 +79,7 @@ def find_object(frame: NDArray[np.uint8], templates: Templates) -> Sighting | No
     )
     middle = (x + width / 2) / SIZE[0], (y + height / 2) / SIZE[0]
     paint = (patch * templates.paint).sum(dim=(1, 2))
-    return Sighting(*middle, paint.numpy(), (patch * templates.weights).numpy())
+    return Detection(*middle, paint.numpy(), (patch * templates.weights).numpy())
 
 
 def matching_errors(pixels: Tensor, templates: Templates) -> Tensor:  # (3, H, W) -> (C, rows, columns)
@@ -91,10 +91,10 @@ def matching_errors(pixels: Tensor, templates: Templates) -> Tensor:  # (3, H, W
     return (energy - 2 * correlation + own[:, None, None]).clamp_min(0) / count
 
 
-def color_error(sighting: Sighting, templates: Templates) -> float:
+def color_error(detection: Detection, templates: Templates) -> float:
     """Euclidean distance of the paint's mean color from that of the scene, each channel from 0 to 1."""
     expected = (templates.colors[templates.expected] * templates.paint).sum(dim=(1, 2)).numpy()
-    return float(np.linalg.norm(sighting.color - expected))
+    return float(np.linalg.norm(detection.color - expected))
 
 
 def expected_speed(scene: Scene) -> float:
