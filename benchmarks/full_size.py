@@ -78,7 +78,7 @@ def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
 def build_denoiser(model: STDiT) -> tuple[Denoiser, StepShape]:
     """A denoiser with guidance over 300 random text tokens, and the size of a step."""
     y = torch.randn(2, XL2.text_length, XL2.text_width, generator=torch.Generator().manual_seed(1))
-    sigmas = shifted_sigmas(STEPS, MODEL.timestep_ratio(SIZE, NOISY + CLEAN))
+    sigmas = shifted_sigmas(STEPS, MODEL.timestep_shift(SIZE, NOISY + CLEAN))
     with torch.no_grad():
         text = model.encode_text(y.to(model.x_embedder.proj.weight))
         modulation = compute_modulation(model, 1000 * sigmas, MODEL.spec.fps)

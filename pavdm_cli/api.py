@@ -62,12 +62,14 @@ def generate(prompt: str, *, model: str | Model = registry.DEFAULT, **options: A
     return (model if isinstance(model, Model) else load_model(model)).generate(prompt, **options)
 
 
-def extend(path: str | Path, prompt: str = "", *, model: str | Model = registry.DEFAULT, **options: Any) -> Video:
-    """The continuation of a video file; the prompt defaults to the one stored in it.
+def extend(path: str | Path, prompt: str = "", *, model: str | Model = "", **options: Any) -> Video:
+    """The continuation of a video file; prompt and model default to those stored in it.
 
     Raises: UsageError, ModelError, InputError.
     """
-    return (model if isinstance(model, Model) else load_model(model)).extend(path, prompt, **options)
+    if not isinstance(model, Model):
+        model = load_model(continuation.inherit_settings({"model": model}, Path(path))["model"])
+    return model.extend(path, prompt, **options)
 
 
 def generate_batch(
@@ -104,7 +106,8 @@ class Model:
         _check_names(self.name, options, EXTENSION_OPTIONS)
         extension = Extension(Path(path), **{name: options[name] for name in EXTENSION_OPTIONS & options.keys()})
         other_options = {name: value for name, value in options.items() if name not in EXTENSION_OPTIONS}
-        request = self._request(prompt, {"crf": 16} | other_options, extension=extension)
+        inherited = continuation.inherit_settings(self.options | other_options | {"model": self.name}, Path(path))
+        request = self._request(prompt, {"crf": 16} | inherited, extension=extension)
         source = continuation.open_source(request)
         request, _ = continuation.with_prompt(request, source)
         check(request)

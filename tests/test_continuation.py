@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from pavdm_cli.generation import extend
 from pavdm_cli.generation.extend import resample_frames
 from pavdm_cli.generation.request import Extension
 from pavdm_cli.generation.resolve import resolve
+from pavdm_cli.video import VideoWriter
 
 WORDS = ("-p", "a red ball", "--frames", "2", "--seed", "1", "--threads", "1", "--steps", "6")
 
@@ -94,3 +96,57 @@ def test_a_frame_shown_for_several_frames_of_the_source_is_one_object():
     shown = [frame for chunk in resample_frames(chunks, 8, source) for frame in chunk]
     assert [int(frame.item()) for frame in shown] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
     assert len({id(frame) for frame in shown}) == 4
+
+
+def write_generated(path: Path, **metadata: object) -> Path:
+    """A short video with the metadata of one that pavdm generated."""
+    with VideoWriter(path, 96, 64, 8, metadata={"pavdm": "1", "prompt": "a red ball", **metadata}) as writer:
+        writer.write(np.stack(greys(3, 64, 96)))
+    return path
+
+
+def test_a_video_is_continued_as_it_was_made(tmp_path: Path) -> None:
+    source = write_generated(tmp_path / "in.mp4", model="pocket", size="192x128", fps=16)
+    result = pavdm("extend", source, *WORDS, "--json")
+    assert result.code == 0, result.err
+    stored = json.loads(result.out)["metadata"]
+    assert (stored["model"], stored["size"], stored["fps"]) == ("pocket", "192x128", 16)
+    result = pavdm("extend", source, *WORDS, "--json", "--size", "96x64", "--fps", "8", "--force")
+    stored = json.loads(result.out)["metadata"]
+    assert (stored["size"], stored["fps"]) == ("96x64", 8)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, {"model": "skyreels-v2-df-1.3b", "size": "848x480", "fps": 24, "lora": ["style.safetensors:1.0"]}),
+        ({"fps": 16.0, "lora": []}, {"size": "848x480", "fps": 16.0, "lora": ["style.safetensors:1.0"]}),
+        ({"size": "240p"}, {"size": "240p", "fps": 24}),
+        ({"aspect": "1:1"}, {"size": None, "fps": 24}),
+        ({"model": "pocket"}, {"model": "pocket", "size": None, "fps": None, "lora": None}),
+        ({"model": "skyreels-v2-df-1.3b"}, {"size": "848x480", "fps": 24}),
+    ],
+)
+def test_settings_that_are_not_given_are_those_of_the_video(
+    values: dict[str, object], expected: dict[str, object], tmp_path: Path
+) -> None:
+    made_with = {"model": "skyreels-v2-df-1.3b", "size": "848x480", "fps": 24, "lora": ["style.safetensors:1.0"]}
+    source = write_generated(tmp_path / "in.mp4", **made_with)
+    settings = extend.inherit_settings({"size": None, "fps": None, "seed": 1, **values}, source)
+    assert expected.items() <= ({"lora": None} | settings).items()
+    assert settings["seed"] == 1
+
+
+def test_a_video_of_another_origin_is_continued_by_the_default_model(tmp_path: Path) -> None:
+    source = make(tmp_path / "in.mp4", greys(3))
+    assert extend.inherit_settings({"model": None}, source) == {"model": "pocket"}
+    assert extend.inherit_settings({}, tmp_path / "missing.mp4") == {"model": "pocket"}
+
+
+def test_a_model_that_is_no_longer_there_is_named_with_its_video(tmp_path: Path) -> None:
+    source = write_generated(tmp_path / "in.mp4", model=str(tmp_path / "gone"))
+    result = pavdm("extend", source, *WORDS)
+    assert result.code == 5
+    assert f"in.mp4 was made by {tmp_path / 'gone'}" in result.err
+    assert "choose a model with --model" in result.err
+    assert pavdm("extend", source, *WORDS, "--model", "pocket").code == 0

@@ -23,7 +23,7 @@ from pavdm_cli.evaluation.ground_truth import (
     adherence,
     survival,
 )
-from pavdm_cli.evaluation.object_tracker import DETAIL, find_object, templates_of
+from pavdm_cli.evaluation.object_tracker import DETAIL, find_object, object_templates
 from pavdm_cli.evaluation.probe import ATTRIBUTES, SIZE
 from pavdm_cli.evaluation.prompt_spans import PromptSpan, scene_of, stored_spans
 from pavdm_cli.models.pixels import to_bytes
@@ -137,10 +137,10 @@ def test_an_object_that_changes_loses_its_identity_over_time() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_the_tracker_finds_the_middle_and_nothing_where_nothing_is(seed: int) -> None:
     scene, times = sample_scene(seed), torch.arange(0, 10, 2.3)[None]
-    templates = templates_of(scene)
-    sightings = [find_object(frame, templates) for frame in frames(scene, times)]
+    templates = object_templates(scene)
+    detections = [find_object(frame, templates) for frame in frames(scene, times)]
     x, y = position([scene], times, SIZE[1] / SIZE[0])
-    offsets = np.array([(one.x - x[0, i], one.y - y[0, i]) for i, one in enumerate(sightings)])
+    offsets = np.array([(one.x - x[0, i], one.y - y[0, i]) for i, one in enumerate(detections)])
     assert (
         np.abs(offsets - offsets.mean(axis=0)).max() < 0.005
     )  # a third of a pixel; the box of a kite is not about its middle

@@ -103,6 +103,7 @@ EXTENDED = [
         (False, False),
     ),
     ("--seed 7 --seconds 3 --json", replace(LONGER, seconds=3), (True, False)),
+    ("--seed 7 --fps 8", replace(LONGER, fps=8), (False, False)),
     ("--seed 7 --at 2s fox --blend 1", replace(LONGER, timeline=(PromptChange(2, "fox"),), blend=1), (False, False)),
     ("--seed 7 --compile --plan", replace(LONGER, execution=ExecutionConfig(compile=True)), (False, True)),
     (

@@ -68,7 +68,7 @@ def extend(
     start: Start = "clip",
     only_new: OnlyNew = False,
     audio: Audio = "keep",
-    model: options.Model = "pocket",
+    model: options.ModelOfInput = None,
     seed: options.Seed = None,
     device: execution_options.Device = "auto",
     threads: execution_options.Threads = 0,
@@ -86,6 +86,7 @@ def extend(
     lora: options.Lora = None,
     size: options.Size = None,
     aspect: options.Aspect = "",
+    fps: options.Fps = None,
     reencode: options.Reencode = None,
     edit_ratio: options.EditRatio = 0.0,
     attention: execution_options.Attention = "auto",
@@ -105,9 +106,18 @@ def extend(
 ) -> None:
     """Extend the video INPUT from its last frames; writes both as one file.
 
-    The model reads the end of INPUT at its own size and rate; new frames are scaled back to INPUT's size.
+    The model reads the end of INPUT at its own size and rate; new frames are scaled and resampled to those of INPUT.
+    A video that pavdm made is continued by its model at the size and rate that it was made at.
     """
-    common.check_model_options(ctx, model)
+    _inherit_settings(ctx, source)
     extension = Extension(source, start, only_new, audio)
     request = request_from_params(ctx.params, prompt=common.read_prompt(prompt or ""), extension=extension)
     extend_video(request, as_json, plan, option_sources(ctx))
+
+
+def _inherit_settings(ctx: typer.Context, source: Path) -> None:
+    """Fill in the options that are not set as INPUT was made, then check them. Raises: UsageError, ModelError."""
+    from pavdm_cli.generation.extend import inherit_settings
+
+    ctx.params.update(inherit_settings(ctx.params, source))
+    common.check_model_options(ctx, ctx.params["model"])

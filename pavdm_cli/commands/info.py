@@ -172,8 +172,7 @@ def reproducing_command(metadata: dict[str, Any]) -> tuple[str, str, list[str]]:
         words += [f"--{name.replace('_', '-')}", str(metadata[name])] if metadata.get(name) is not None else []
     for name, option in registry.options().items():
         words += _flag_args(option.name, metadata.get(name))
-    if "size" in metadata and "source" not in metadata:
-        words += ["--fps", str(metadata["fps"])] if "fps" in metadata else []
+    words += ["--fps", str(metadata["fps"])] if {"size", "fps"} <= metadata.keys() else []
     words += ["--reencode" if metadata["reencode"] else "--keep-latents"] if "reencode" in metadata else []
     words += [word for change in _changes(metadata) for word in ("--at", *change.split(": ", 1))]
     words += [word for file in metadata.get("lora", []) for word in ("--lora", file)]

@@ -82,11 +82,15 @@ BenchSeconds = Annotated[
 TimedSeed = Annotated[
     int | None, typer.Option(help="Random seed, for reproducible results.", rich_help_panel=VIDEO_PANEL)
 ]
+MODEL_HELP = "A name in `pavdm models list`, or a folder of weights"
 Model = Annotated[
-    str,
+    str, typer.Option(autocompletion=complete(MODELS), help=f"{MODEL_HELP}.", rich_help_panel=VIDEO_PANEL)
+]
+ModelOfInput = Annotated[
+    str | None,
     typer.Option(
         autocompletion=complete(MODELS),
-        help="A name in `pavdm models list`, or a folder of weights.",
+        help=f"{MODEL_HELP}; default: the model that made INPUT, else pocket.",
         rich_help_panel=VIDEO_PANEL,
     ),
 ]

@@ -18,8 +18,8 @@ from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.pocket_world.weather import light_of
 
 SCALE = 3.0  # divides features: about their standard deviation over real clips
-HOP = CLIP_FRAMES // 2  # frames from one clip to the next: clips of four seconds, every two
-MIN_PAN = 4  # pixels in HOP frames; a pan moves the ground by 12 or more
+CLIP_STRIDE = CLIP_FRAMES // 2  # frames from one clip to the next: clips of four seconds, every two
+MIN_PAN = 4  # pixels in CLIP_STRIDE frames; a pan moves the ground by 12 or more
 MIN_ISLAND_PAN = 3  # a pan moves islands by 6
 
 Frame = NDArray[np.uint8]  # (H, W, 3), RGB
@@ -73,7 +73,7 @@ class ProbeMeter:
         self._until_clip -= 1
         if self._until_clip:
             return
-        self._until_clip = HOP
+        self._until_clip = CLIP_STRIDE
         features = self._probe.reader.features(from_bytes(np.stack(self._frames))[None])
         scores = self._probe.reader.classify(features)
         words = {name: ATTRIBUTES[name][int(score.argmax())] for name, score in scores.items()}
@@ -88,9 +88,9 @@ def camera_motion(clip: NDArray[np.uint8], words: Mapping[str, str]) -> str:  # 
     """
     if words["terrain"] == "sea":
         light = light_of(words["time"], words["weather"])
-        shift, least = island_shift(clip, light, gap=HOP), MIN_ISLAND_PAN
+        shift, least = island_shift(clip, light, gap=CLIP_STRIDE), MIN_ISLAND_PAN
     else:
-        shift, least = ground_shift(from_bytes(clip), gap=HOP), MIN_PAN
+        shift, least = ground_shift(from_bytes(clip), gap=CLIP_STRIDE), MIN_PAN
     if shift is None:
         return ""
     return "still" if abs(shift) < least else "left" if shift > 0 else "right"

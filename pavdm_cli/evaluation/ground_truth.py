@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pavdm_cli.evaluation.clip_features import HOP, Frame, ProbeMeter, Resampler
-from pavdm_cli.evaluation.object_tracker import color_error, expected_speed, find_object, templates_of
+from pavdm_cli.evaluation.clip_features import CLIP_STRIDE, Frame, ProbeMeter, Resampler
+from pavdm_cli.evaluation.object_tracker import color_error, expected_speed, find_object, object_templates
 from pavdm_cli.evaluation.probe import ATTRIBUTES, CLIP_FRAMES, PROBE_FPS
 from pavdm_cli.evaluation.prompt_spans import PromptSpan
 from pavdm_cli.pocket_world.world import Scene
@@ -82,7 +82,9 @@ class SpanResult:
 
 def measure_span(span: PromptSpan, probe: ProbeMeter, tracker: ObjectMeter) -> SpanResult:
     """Compare the clips and frames of a span with its scene."""
-    clips = [words for i, words in enumerate(probe.words) if span.contains(i * HOP, i * HOP + CLIP_FRAMES)]
+    clips = [
+        words for i, words in enumerate(probe.words) if span.contains(i * CLIP_STRIDE, i * CLIP_STRIDE + CLIP_FRAMES)
+    ]
     counts = [count for i, count in enumerate(probe.counts) if span.contains(i, i + 1)]
     series = adherence(span, clips)
     has_one = np.array([count == "one" for count in counts], np.float64)
@@ -147,7 +149,7 @@ class ObjectMeter:
     """Tracks the scene's object from frame to frame."""
 
     def __init__(self, scene: Scene) -> None:
-        self._templates, self._speed = templates_of(scene), expected_speed(scene)
+        self._templates, self._speed = object_templates(scene), expected_speed(scene)
         self._before: tuple[float, float] | None = None
         self._first = PatchMean()  # of the first two seconds in which the object is seen
         self._current = PatchMean()
@@ -157,16 +159,16 @@ class ObjectMeter:
 
     def add(self, frame: Frame) -> None:
         """Process the next frame at the probe's rate and size."""
-        sighting = find_object(frame, self._templates)
-        self._errors.append(color_error(sighting, self._templates) if sighting else float("nan"))
-        location = (sighting.x, sighting.y) if sighting else None
+        detection = find_object(frame, self._templates)
+        self._errors.append(color_error(detection, self._templates) if detection else float("nan"))
+        location = (detection.x, detection.y) if detection else None
         if location and self._before:
             self._speeds.append(
                 float(np.hypot(location[0] - self._before[0], location[1] - self._before[1])) * PROBE_FPS
             )
         self._before = location
-        if sighting:
-            self._add_patch(sighting.patch)
+        if detection:
+            self._add_patch(detection.patch)
 
     def _add_patch(self, patch: NDArray[np.float32]) -> None:
         if self._first.count < BIN_FRAMES:

@@ -42,7 +42,7 @@ class Templates:
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class Detection:
     """An object in one frame."""
 
     x: float  # of its middle, in frame heights
@@ -51,7 +51,7 @@ class Sighting:
     patch: NDArray[np.float32]  # (3, h, w)
 
 
-def templates_of(scene: Scene) -> Templates:
+def object_templates(scene: Scene) -> Templates:
     """Templates of the object at the start, without what wings that beat leave."""
     images = render(
         [replace(scene, colour=colour) for colour in COLOURS], torch.zeros(len(COLOURS), 1), canvas(SIZE, DETAIL)
@@ -73,7 +73,7 @@ def stiff_mask(scene: Scene) -> Tensor:  # (H, W)
     return (poses.mask[:, 0].amin(dim=0) > INSIDE) & (change < LARGEST_CHANGE)
 
 
-def find_object(frame: NDArray[np.uint8], templates: Templates) -> Sighting | None:  # (H, W, 3)
+def find_object(frame: NDArray[np.uint8], templates: Templates) -> Detection | None:  # (H, W, 3)
     """The object at the best match of any template; None if no match is good enough."""
     pixels = from_bytes(frame)
     errors = matching_errors(pixels, templates)  # (C, rows, columns)
@@ -90,7 +90,7 @@ def find_object(frame: NDArray[np.uint8], templates: Templates) -> Sighting | No
     )
     middle = (x + width / 2) / SIZE[0], (y + height / 2) / SIZE[0]
     paint = (patch * templates.paint).sum(dim=(1, 2))
-    return Sighting(*middle, paint.numpy(), (patch * templates.weights).numpy())
+    return Detection(*middle, paint.numpy(), (patch * templates.weights).numpy())
 
 
 def matching_errors(pixels: Tensor, templates: Templates) -> Tensor:  # (3, H, W) -> (C, rows, columns)
@@ -102,10 +102,10 @@ def matching_errors(pixels: Tensor, templates: Templates) -> Tensor:  # (3, H, W
     return (energy - 2 * correlation + own[:, None, None]).clamp_min(0) / count
 
 
-def color_error(sighting: Sighting, templates: Templates) -> float:
+def color_error(detection: Detection, templates: Templates) -> float:
     """Euclidean distance of the paint's mean color from that of the scene, each channel from 0 to 1."""
     expected = (templates.colors[templates.expected] * templates.paint).sum(dim=(1, 2)).numpy()
-    return float(np.linalg.norm(sighting.color - expected))
+    return float(np.linalg.norm(detection.color - expected))
 
 
 def expected_speed(scene: Scene) -> float:

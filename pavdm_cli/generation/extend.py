@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import partial
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pavdm_cli.errors import InputError, UsageError
+from pavdm_cli.errors import InputError, ModelError, UsageError
 from pavdm_cli.generation.metadata import first_lines, valid_fields
 from pavdm_cli.generation.prompt_ranges import prompt_ranges
 from pavdm_cli.generation.request import DEFAULT_SECONDS, ENDLESS_FRAMES, Extension, Request
+from pavdm_cli.models import registry
 from pavdm_cli.video import (
     SUFFIXES,
     ExtensionOptions,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
 
 MIN_ENLARGED = 1.05  # a smaller difference in shape is not noted
+INHERITED = ("size", "fps", "lora")  # settings of the source that its continuation by the same model has, too
 MIN_FPS = Fraction(1, 60)  # at slower rates each frame would need hundreds of generated ones
 Pixels = NDArray[np.uint8]
 
@@ -68,6 +70,27 @@ class Source:
     def copied(self) -> int:
         """Frames of the video that go into the new file."""
         return 0 if self.extension.only_new else self.video.frames
+
+
+def inherit_settings(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Option values for the continuation of a video, with what is not set taken from the video if pavdm made it.
+
+    The default model is the one that made it; the same model works at the same size and frame rate, with the same LoRA.
+    Raises: ModelError.
+    """
+    metadata, _ = stored_fields(path)
+    metadata = metadata if "pavdm" in metadata else {}
+    model = values.get("model") or metadata.get("model", registry.DEFAULT)
+    try:
+        registry.find(model)
+    except ModelError as error:
+        if values.get("model"):
+            raise
+        raise ModelError(f"{path} was made by {model}: {error.message}", "choose a model with --model") from None
+    own = {name: metadata[name] for name in INHERITED if name in metadata and model == metadata.get("model")}
+    if values.get("aspect"):
+        own.pop("size", None)
+    return {**values, **{name: value for name, value in own.items() if not values.get(name)}, "model": model}
 
 
 def open_source(request: Request) -> Source:

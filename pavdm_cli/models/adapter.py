@@ -162,7 +162,7 @@ class VideoModel(Protocol):
     def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
         """Noise fraction and timestep of every level; latents: of the window and its context."""
 
-    def timestep_ratio(self, size: tuple[int, int], latents: int) -> float:
+    def timestep_shift(self, size: tuple[int, int], latents: int) -> float:
         """The timestep shift of training, the same as in `noise_levels`; 1: none."""
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:

@@ -26,7 +26,7 @@ PLURALS = {"boat": "boats", "duck": "ducks"}  # of what is on the sea, nowhere e
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
+class ParsedPrompt:
     """A parsed prompt: at most one mention of each kind, and what cannot be shown along with it."""
 
     slots: dict[str, Mention] = field(default_factory=dict)
@@ -39,20 +39,20 @@ class Parsed:
         return {kind: mention.meaning for kind, mention in self.slots.items()}
 
 
-def parse(text: str) -> Parsed:
+def parse(text: str) -> ParsedPrompt:
     """Parse a prompt with words in any order."""
     tokens = tokenize(text)[:MAX_WORDS]
     camera, used = find_camera(tokens)
     mentions, of_camera = [*find_mentions(tokens, used), *camera], frozenset(used)
     for mention in mentions:
         used.update(range(mention.start, mention.end))
-    left = [word for index, word in enumerate(tokens) if index not in used]
+    other_words = [word for index, word in enumerate(tokens) if index not in used]
     negated = find_negated(tokens, mentions)
     slots, refused = choose_mentions(tokens, [mention for mention in mentions if mention not in negated])
     refused += _several(tokens, slots) + nearest_colour(slots)
-    unused = dict.fromkeys(word for word in left if word not in FILLER | BREAKS | COUNTS | NEGATIONS)
+    unused = dict.fromkeys(word for word in other_words if word not in FILLER | BREAKS | COUNTS | NEGATIONS)
     ruled_out = tuple(mention for mention, place in negated.items() if place not in of_camera)
-    return Parsed(slots, tuple(dict.fromkeys(refused)), tuple(unused), ruled_out)
+    return ParsedPrompt(slots, tuple(dict.fromkeys(refused)), tuple(unused), ruled_out)
 
 
 def find_negated(tokens: Sequence[str], mentions: Sequence[Mention]) -> dict[Mention, int]:
@@ -100,22 +100,22 @@ def choose_mentions(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple
     """The first possible mention of each kind, and messages on what is left out."""
     slots, refused = dict[str, Mention](), list[str]()
     for kind in KINDS:
-        named = [mention for mention in mentions if mention.kind == kind]
+        candidates = [mention for mention in mentions if mention.kind == kind]
         if kind == "colour":
             own, foreign = split_colours(tokens, mentions, slots.get("object"))
-            named, of_ground = sort_colours(tokens, own, slots.get("object"))
+            candidates, of_ground = sort_colours(tokens, own, slots.get("object"))
             refused += [f"the ground in its own colours{left_out(of_ground)}"] if of_ground else []
             refused += [f"no colour but the {slots['object'].typed}'s{left_out(foreign)}"] if foreign else []
         if kind in ("motion", "terrain") and slots.get("object") and slots["object"].meaning in AFLOAT:
             possible = ON_WATER if kind == "motion" else ("sea",)
             where = "drifting, bobbing or resting" if kind == "motion" else "on the sea"
-            wrong = [mention for mention in named if mention.meaning not in possible]
-            named = [mention for mention in named if mention.meaning in possible]
+            wrong = [mention for mention in candidates if mention.meaning not in possible]
+            candidates = [mention for mention in candidates if mention.meaning in possible]
             refused += [f"{PLURALS[slots['object'].meaning]} {where}{left_out(wrong)}"] if wrong else []
-        if named:
-            slots[kind] = named[0]
-            other = [mention for mention in named if mention.meaning != named[0].meaning]
-            refused += [f"one {NAMES[kind]}: {named[0].typed}{left_out(other)}"] if other else []
+        if candidates:
+            slots[kind] = candidates[0]
+            other = [mention for mention in candidates if mention.meaning != candidates[0].meaning]
+            refused += [f"one {NAMES[kind]}: {candidates[0].typed}{left_out(other)}"] if other else []
     return slots, refused
 
 

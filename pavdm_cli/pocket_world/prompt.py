@@ -14,7 +14,7 @@ from itertools import takewhile
 from pavdm_cli.errors import UsageError
 from pavdm_cli.pocket_world.changing_day import split_day
 from pavdm_cli.pocket_world.mentions import DRAWN, KINDS, NAMES, Mention, known_phrases, tokenize
-from pavdm_cli.pocket_world.parse import MAX_WORDS, Parsed, parse
+from pavdm_cli.pocket_world.parse import MAX_WORDS, ParsedPrompt, parse
 from pavdm_cli.pocket_world.synonyms import FILLER, NEAREST_COLOURS, SYNONYMS
 from pavdm_cli.pocket_world.vocabulary import (
     AFLOAT,
@@ -142,7 +142,7 @@ def preposition(thing: str, motion: str) -> str:
 
 
 def fill_slots(
-    named: Mapping[str, Mention], source: Mapping[str, Mention], seed: int, negated: Sequence[Mention] = ()
+    mentions: Mapping[str, Mention], source: Mapping[str, Mention], seed: int, negated: Sequence[Mention] = ()
 ) -> dict[str, Choice]:
     """A choice for every kind: as mentioned, else as in the source if possible, else drawn from the seed.
 
@@ -150,10 +150,10 @@ def fill_slots(
     """
     slots = dict[str, Choice]()
     for kind in KINDS:
-        possible = possible_values(kind, named, slots)
-        excluded = {one.meaning for one in negated if one.kind == kind not in named}
+        possible = possible_values(kind, mentions, slots)
+        excluded = {one.meaning for one in negated if one.kind == kind not in mentions}
         options = [value for value in possible if value not in excluded] or possible
-        mention = named.get(kind) or source.get(kind)
+        mention = mentions.get(kind) or source.get(kind)
         if mention and mention.meaning in options:
             slots[kind] = Choice(mention.meaning, mention.phrase)
         else:
@@ -163,11 +163,11 @@ def fill_slots(
     return slots
 
 
-def possible_values(kind: str, named: Mapping[str, Mention], slots: Mapping[str, Choice]) -> Sequence[str]:
+def possible_values(kind: str, mentions: Mapping[str, Mention], slots: Mapping[str, Choice]) -> Sequence[str]:
     """The values that are compatible with what is decided: what floats stays on the sea and does not circle."""
     afloat = kind != "object" and slots["object"].meaning in AFLOAT
     if kind == "object":
-        return possible_objects(named)
+        return possible_objects(mentions)
     if kind == "camera":
         return CAMERAS
     if kind == "weather":
@@ -176,11 +176,11 @@ def possible_values(kind: str, named: Mapping[str, Mention], slots: Mapping[str,
     return {"motion": ON_WATER, "terrain": ("sea",)}.get(kind, values[kind]) if afloat else values[kind]
 
 
-def possible_objects(named: Mapping[str, Mention]) -> Sequence[str]:
+def possible_objects(mentions: Mapping[str, Mention]) -> Sequence[str]:
     """The objects that can be where a prompt says, and move as it says."""
-    motion, typed = (named["motion"].meaning, named["motion"].typed) if "motion" in named else ("", "")
-    dry = "terrain" in named and named["terrain"].meaning != "sea"
-    if typed.startswith("sail") and not dry and "object" not in named:
+    motion, typed = (mentions["motion"].meaning, mentions["motion"].typed) if "motion" in mentions else ("", "")
+    dry = "terrain" in mentions and mentions["terrain"].meaning != "sea"
+    if typed.startswith("sail") and not dry and "object" not in mentions:
         return ["boat"]
     flies = (motion and motion not in ON_WATER) or typed.startswith(IN_THE_AIR)
     return [name for name in OBJECTS if name not in AFLOAT or not (dry or flies)]
@@ -194,21 +194,21 @@ def draw_value(kind: str, options: Sequence[str], seed: int) -> str:
     return options[int.from_bytes(digest, "big") % len(options)]
 
 
-def notes(parsed: Parsed) -> list[str]:
+def notes(parsed: ParsedPrompt) -> list[str]:
     """Lines on unknown words, on known words without effect, and on contradictions."""
-    known = single_words()
-    strange = [word for word in parsed.unused if word not in known]
-    idle = [word for word in parsed.unused if word in known]
-    near = suggestions(strange)
-    named = [f"{word} (did you mean {near[word]}?)" if word in near else word for word in strange]
-    lines = [f"pocket does not know: {shorten(named, ', ')}; {HINT}"] if strange else []
-    lines += [f"pocket ignores: {shorten(idle, ', ')}"] if idle else []
+    vocabulary = single_words()
+    unknown_words = [word for word in parsed.unused if word not in vocabulary]
+    ignored_words = [word for word in parsed.unused if word in vocabulary]
+    similar = suggestions(unknown_words)
+    items = [f"{word} (did you mean {similar[word]}?)" if word in similar else word for word in unknown_words]
+    lines = [f"pocket does not know: {shorten(items, ', ')}; {HINT}"] if items else []
+    lines += [f"pocket ignores: {shorten(ignored_words, ', ')}"] if ignored_words else []
     ruled_out = [*dict.fromkeys(one.typed for one in parsed.negated)]
     lines += [f"pocket leaves out what the prompt rules out: {shorten(ruled_out, ', ')}"] if ruled_out else []
     return lines + ([f"pocket shows {shorten([*parsed.refused], '; ')}"] if parsed.refused else [])
 
 
-def caption_note(parsed: Parsed, text: str, caption: str, origin: str) -> list[str]:
+def caption_note(parsed: ParsedPrompt, text: str, caption: str, origin: str) -> list[str]:
     """A line on what the prompt leaves out or how it is interpreted; none if it is a full caption."""
     missing = [NAMES[kind] for kind in DRAWN if kind not in parsed.slots]
     if missing:
@@ -219,8 +219,8 @@ def caption_note(parsed: Parsed, text: str, caption: str, origin: str) -> list[s
 
 def suggestions(unknown: Sequence[str]) -> dict[str, str]:
     """The nearest known word for each of the first unknown ones, if there is one."""
-    known = sorted(single_words())
-    near = {word: _nearest(word, known) for word in unknown[:NAMED]}
+    vocabulary = sorted(single_words())
+    near = {word: _nearest(word, vocabulary) for word in unknown[:NAMED]}
     return {word: close for word, close in near.items() if close}
 
 
@@ -230,10 +230,10 @@ def single_words() -> frozenset[str]:
     return frozenset(VOCABULARY).union(words[0] for words in known_phrases() if len(words) == 1) - FILLER
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
+def _nearest(word: str, vocabulary: Sequence[str]) -> str:
     """The nearest known word with the same first letter, which most typing errors keep."""
     cutoff = 0.85 if len(word) < 4 else 0.75 if len(word) < 6 else 0.8
-    candidates = [other for other in known if other[0] == word[0] and (len(word) >= 6 or _is_one_edit(word, other))]
+    candidates = [other for other in vocabulary if other[0] == word[0] and (len(word) > 5 or _is_one_edit(word, other))]
     close = get_close_matches(word, candidates, 1, cutoff)
     return close[0] if close else ""
 

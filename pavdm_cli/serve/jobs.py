@@ -48,6 +48,8 @@ def create_job(body: CreateVideo, settings: ServeSettings, image: Path | None = 
 def extend_job(body: ExtendVideo, settings: ServeSettings, source: Path) -> VideoRecord:
     """The continuation of a video of this server or of an uploaded one. Raises: PavdmError."""
     extension = Extension(source, body.start, body.only_new, body.audio)
+    inherited = continuation.inherit_settings(body.model_dump(exclude_none=True), source)
+    body = body.model_copy(update={name: inherited.get(name) for name in ("model", "size", "fps")})
     values = _values(body, settings) | {"extension": extension}
     if "crf" not in body.model_fields_set:
         values["crf"] = EXTENSION_CRF
@@ -103,11 +105,12 @@ def _record(kind: str, request: Request, *, total: int, suffix: str, live: bool 
 
 def _values(body: Sampling, settings: ServeSettings) -> dict[str, Any]:
     """Flat values for `build_request`. Raises: UsageError."""
-    if body.model not in MODELS:
-        raise UsageError(f"there is no model {body.model[:40]!r}", f"use one of {', '.join(MODELS)}")
+    model = body.model or registry.DEFAULT
+    if model not in MODELS:
+        raise UsageError(f"there is no model {model[:40]!r}", f"use one of {', '.join(MODELS)}")
     values = body.model_dump(exclude={"timeline", "model_options", "live"}, exclude_none=True)
-    values |= _model_options(body)
-    spec = registry.find(body.model).spec
+    values |= {"model": model} | _model_options(body, model)
+    spec = registry.find(model).spec
     values["seconds"] = _seconds(values.get("seconds"))
     values["size"] = _size(body.size, body.aspect, spec)
     values["at"] = [(change.at, change.prompt) for change in body.timeline]
@@ -116,13 +119,11 @@ def _values(body: Sampling, settings: ServeSettings) -> dict[str, Any]:
     return values | {"device": settings.device, "threads": threads, "prompt": " ".join(values["prompt"].split())}
 
 
-def _model_options(body: Sampling) -> dict[str, Any]:
-    option_names = {option.key for option in registry.find(body.model).options} - {*SERVER_OPTIONS}
+def _model_options(body: Sampling, model: str) -> dict[str, Any]:
+    option_names = {option.key for option in registry.find(model).options} - {*SERVER_OPTIONS}
     for name in body.model_options:
         if name not in option_names:
-            raise UsageError(
-                f"{name[:40]!r} is not an option of {body.model}", f"known: {', '.join(sorted(option_names))}"
-            )
+            raise UsageError(f"{name[:40]!r} is not an option of {model}", f"known: {', '.join(sorted(option_names))}")
     return body.model_options
 
 

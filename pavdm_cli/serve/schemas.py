@@ -51,7 +51,9 @@ class TimelineEntry(Strict):
 class Sampling(Strict):
     """The options that `generate` and `extend` share; those left out are the model's defaults."""
 
-    model: str = Field(DEFAULT, max_length=100)
+    model: str | None = Field(
+        None, max_length=100, description=f"Default: {DEFAULT}; for a continuation, the model that made the video."
+    )
     seed: Seed | None = None
     frames: Annotated[int, Field(ge=1)] | None = None
     timeline: Annotated[list[TimelineEntry], Field(max_length=1000)] = []
@@ -68,6 +70,7 @@ class Sampling(Strict):
     reencode: bool | None = None
     edit_ratio: Number = 0.0
     size: str | None = Field(None, max_length=20, examples=["96x64"])
+    fps: Number | None = None
     aspect: str = Field("", max_length=20)
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -93,7 +96,6 @@ class CreateVideo(Sampling):
 
     prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
     seconds: Number | str | None = Field(None, examples=["8", "forever"])
-    fps: Number | None = None
     loop: bool = False
     warmup: int | None = None
     scale: int | None = None

@@ -82,10 +82,10 @@ class OpenSoraModel:
         """Shifted towards noise by size and length, as in training."""
         from pavdm_cli.sampling.noise import noise_levels, shifted_sigmas
 
-        return noise_levels(shifted_sigmas(steps, self.timestep_ratio(size, latents)))
+        return noise_levels(shifted_sigmas(steps, self.timestep_shift(size, latents)))
 
-    def timestep_ratio(self, size: tuple[int, int], latents: int) -> float:
-        """See `VideoModel.timestep_ratio`."""
+    def timestep_shift(self, size: tuple[int, int], latents: int) -> float:
+        """See `VideoModel.timestep_shift`."""
         from pavdm_cli.models.opensora.config import timestep_shift
 
         return timestep_shift(*size, self.layout(size, self.spec.fps).count(latents)) if self.scaled else 1.0

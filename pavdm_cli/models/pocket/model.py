@@ -88,8 +88,8 @@ class PocketModel:
 
         return noise_levels(linear_sigmas(steps))
 
-    def timestep_ratio(self, size: tuple[int, int], latents: int) -> float:
-        """As `VideoModel.timestep_ratio`."""
+    def timestep_shift(self, size: tuple[int, int], latents: int) -> float:
+        """As `VideoModel.timestep_shift`."""
         return 1.0
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:

@@ -87,8 +87,8 @@ class WanModel:
 
         return wan_levels(steps, options.get("shift") or self.variant.shift, int(options.get("context_noise") or 0))
 
-    def timestep_ratio(self, size: tuple[int, int], latents: int) -> float:
-        """See `VideoModel.timestep_ratio`."""
+    def timestep_shift(self, size: tuple[int, int], latents: int) -> float:
+        """See `VideoModel.timestep_shift`."""
         return self.variant.shift
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:

@@ -181,7 +181,7 @@ def _batch_config(
         Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk),
         batch_size,
         noise_augmentation=0.0,
-        timestep_shift=model.timestep_ratio(spec.size, spec.window + spec.chunk),
+        timestep_shift=model.timestep_shift(spec.size, spec.window + spec.chunk),
         crop_multiple=model.layout(spec.size, spec.fps).unit,
         causal=spec.causal,
     )

@@ -59,9 +59,9 @@ class FakeModel:
     def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
         from pavdm_cli.sampling.noise import noise_levels, shifted_sigmas
 
-        return noise_levels(shifted_sigmas(steps, self.timestep_ratio(size, latents)), context=0.02)
+        return noise_levels(shifted_sigmas(steps, self.timestep_shift(size, latents)), context=0.02)
 
-    def timestep_ratio(self, size: tuple[int, int], latents: int) -> float:
+    def timestep_shift(self, size: tuple[int, int], latents: int) -> float:
         return 3.0
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
