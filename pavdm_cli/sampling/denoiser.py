@@ -158,9 +158,9 @@ def partition_window(denoiser: Denoiser, span: int) -> Denoiser:
     assert span >= 2
 
     def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
-        parts = [denoiser(window[:, :span], levels[:span], cache)]
+        parts = [denoiser(window[:, :span], levels[..., :span], cache)]
         for start, end in _later_spans(window.shape[1], span):
-            part = denoiser(window[:, end - span : end], levels[end - span : end], None)
+            part = denoiser(window[:, end - span : end], levels[..., end - span : end], None)
             parts.append(part[:, start - end :])
         return torch.cat(parts, dim=1)
 
