@@ -127,8 +127,8 @@ class Workers:
 
     def begin(self, method: str, *arguments: Any, tensors: Sequence[Tensor] = ()) -> tuple[Handle, Callable[[], None]]:
         """Begin a call in every worker; returns a handle of its result, and a function that waits for its start."""
-        key, dropped_keys = next(self._keys), tuple(self._dropped)
-        self._dropped.clear()
+        key = next(self._keys)
+        dropped_keys = tuple(self._dropped.pop() for _ in range(len(self._dropped)))  # more may be dropped meanwhile
         message = Message(
             method, key, arguments, dropped_keys, tuple((tensor.shape, tensor.dtype) for tensor in tensors)
         )
