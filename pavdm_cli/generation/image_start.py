@@ -90,7 +90,8 @@ def with_first_frame(image: Pixels, chunks: Iterator[RenderedChunk]) -> Iterator
 def state_from_image(config: GenerationConfig, model: ModelRunner, image: Pixels) -> SamplerState:  # (1, H, W, 3)
     """The initial state: the image as the first latent, or as a still clip in the context.
 
-    The latter if the VAE cannot encode single images or the method re-noises the context.
+    The latter if the VAE cannot encode single images, if its latents form one causal stream and there is a context to
+    fill, or if the method re-noises the context.
     """
     clip = from_bytes(image)
     if not config.image_is_first_latent:
