@@ -15,6 +15,7 @@ from support.exact import (
     clean_latents,
     every_method,
     joined,
+    one_clip,
     run_exact,
     sigmas_of,
 )
@@ -25,7 +26,7 @@ from torch import Tensor
 from pavdm_cli.sampling import loop
 from pavdm_cli.sampling.loop import SamplerState, denoise, denoise_step, roll, sample, state_from_renoised_clip
 from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
-from pavdm_cli.sampling.schedule import Schedule, fifo, one_clip, pa, rn, rw
+from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn, rw
 
 pytestmark = pytest.mark.usefixtures("either_way")
 

@@ -170,9 +170,8 @@ def build_schedule(request: Request) -> Schedule:
 
 def _base_schedule(request: Request) -> Schedule:
     """The method's schedule, with the model's defaults."""
-    methods = [name for name in METHODS if name != "one"]
-    if request.method not in methods:
-        raise UsageError(f"--method must be one of {', '.join(methods)}, got {request.method!r}", "pa is the default")
+    if request.method not in METHODS:
+        raise UsageError(f"--method must be one of {', '.join(METHODS)}, got {request.method!r}", "pa is the default")
     if request.stride and request.method != "windows":
         raise UsageError(f"--stride is for --method windows, not {request.method}", "omit --stride")
     counts, context = resolve_counts(request), resolve_context(request)

@@ -230,17 +230,6 @@ def fifo(steps: int, window: int, chunk: int, context: int = 1) -> Schedule:
     return Schedule(steps, 1, 1, chunk * context)
 
 
-def one_clip(steps: int, window: int, chunk: int = 1, context: int = 0) -> Schedule:
-    """Ordinary diffusion of a single clip. Paper section 2.1.
-
-    `chunk` and `context` have no effect: all methods have the same signature.
-
-    Raises: UsageError if a value is below 1.
-    """
-    _check_positive(steps=steps, window=window, chunk=chunk)
-    return Schedule(steps, steps, window, 0)
-
-
 def windows(steps: int, window: int, chunk: int, context: int = 1, stride: int = 0) -> Schedule:
     """One window after another, conditioned on the last latents of the previous one, which are part of it.
 
@@ -268,7 +257,6 @@ METHODS: dict[str, Callable[..., Schedule]] = {
     "rw": rw,
     "fifo": fifo,
     "windows": windows,
-    "one": one_clip,
 }
 
 
