@@ -1,7 +1,7 @@
 """The queue of a batch: jobs, and attempts at them, as JSON files in the store of their videos.
 
-Files, since network file systems and object stores create a file for exactly one process and replace one atomically,
-but do not keep SQLite's locks. `jobs/NAME.json` is what to make; `attempts/NAME.N.json` is the N-th attempt at it,
+Plain files rather than SQLite: network file systems and object stores offer exclusive creation and atomic
+replacement, but not SQLite's locks. `jobs/NAME.json` is what to make; `attempts/NAME.N.json` is the N-th attempt at it,
 which belongs to the process that created the file and is renewed while that process lives. The last attempt is what
 counts: its number is a fencing token, and a process that sees a higher one than its own stops.
 """

@@ -64,7 +64,7 @@ class Tasks:
         return status
 
     def collect(self, timeout: float) -> None:
-        """Wait until a task has ended, or for so many seconds."""
+        """Wait until a task has ended, or until the timeout in seconds."""
         ended_tasks, _ = ray.wait([*self.running], timeout=timeout)
         for task in ended_tasks:
             _end(self, self.running.pop(task), task)

@@ -51,7 +51,7 @@ class RemoteVideo:
             with suppress(FileNotFoundError, InvalidError):
                 return self._download_state(f"{STATE}{number}")
         self._start_again()
-        if not self._force and self._store.exists(self.path.name):  # of an attempt that was killed before it said so
+        if not self._force and self._store.exists(self.path.name):  # its attempt was killed before it recorded that
             self._store.download(self.path.name, self.path)
 
     def on_saved(self, files: SavedFiles) -> None:

@@ -52,7 +52,7 @@ def render(request: Request, models: Models, control: write.RunControl) -> write
         if not (resume.changes_of_files(interrupted_video) or resume.changes_of_run(config, model, checkpoint.run)):
             return write_source(config, model, source, checkpoint.run.request, request.output, control, checkpoint)
     elif path.exists() and not request.output.force:
-        return _result_of(path)  # by an attempt that was killed before it could say so
+        return _result_of(path)  # by an attempt that was killed before it recorded completion
     partial_path(path).unlink(missing_ok=True)
     config, source = resume.resolved_config(request)
     config, model = models.open(config)

@@ -116,7 +116,7 @@ class Stream(Protocol):
 
     @property
     def replay(self) -> int:
-        """Latents that must be pushed again, from now, to rebuild the state exactly."""
+        """Number of most recent latents to replay to rebuild the current state exactly."""
 
     def push(self, values: Tensor, /) -> Tensor:
         """Frames (B, n, 3, H, W), 0 to 1, to latents (B, T, C, h, w), or back; an incomplete unit waits for more.
@@ -242,11 +242,11 @@ class LoadedModel(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the residual stream."""
+        """Dtype of the residual stream."""
 
     @property
     def matmul_dtype(self) -> torch.dtype:
-        """Of the largest matmuls."""
+        """Dtype of the largest matmuls."""
 
     def tokens_per_latent(self, layout: LatentLayout) -> int: ...
 

@@ -214,12 +214,12 @@ class ModelRunner:
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:  # (B, n, 3, H, W) -> (B, T, C, h, w)
-        """A whole clip."""
+        """Encode a whole clip."""
         return run_stream(self.encode_stream(), frames)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:  # (B, T, C, h, w) -> (B, n, 3, H, W)
-        """A whole clip."""
+        """Decode a whole clip."""
         return run_stream(self.decode_stream(), latents)
 
     def upcast(self, part: Literal["transformer", "vae"]) -> ModelRunner:

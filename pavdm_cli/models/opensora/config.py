@@ -28,7 +28,7 @@ def precision(device: torch.device) -> torch.dtype:
 def timestep_shift(height: int, width: int, frames: int) -> float:
     """The timestep shift at `height` x `width` pixels and the number of frames that the model processes at once.
 
-    Latents are counted as in training, without a last group of less than 17 frames, or as one per 4 frames below 17.
+    Latents are counted as in training, without a last unit of less than 17 frames, or as one per 4 frames below 17.
     """
     latents = frames // 17 * 5 or math.ceil(frames / 4)
     return math.sqrt(height * width / 512**2 * latents)

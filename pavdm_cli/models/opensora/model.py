@@ -75,7 +75,7 @@ class OpenSoraModel:
         return replace(self, spec=replace(self.spec, name=name, folder=folder))
 
     def layout(self, size: tuple[int, int], fps: float) -> LatentLayout:
-        """Groups of 17 frames in 5 latents, encoded independently: 1 frame, then 4 per latent."""
+        """Units of 17 frames in 5 latents, encoded independently: 1 frame, then 4 per latent."""
         return LatentLayout((4, size[0] // 8, size[1] // 8), first=1, rest=4, unit=5)
 
     def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
