@@ -21,7 +21,7 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.sampling import cuda_graphs as module
-from pavdm_cli.sampling.cuda_graphs import check_graphs, choose_graphs
+from pavdm_cli.sampling.cuda_graphs import choose_graphs, require_cuda_for_graphs
 from pavdm_cli.sampling.schedule import pa
 
 
@@ -58,10 +58,10 @@ def test_graphs_are_for_cuda_and_on_demand_an_error_elsewhere() -> None:
     assert choose_graphs("auto", cpu, 9216) is None
     for device in (cpu, metal):
         with pytest.raises(DeviceError, match="needs CUDA") as excinfo:
-            check_graphs(ExecutionConfig(cuda_graphs="on").cuda_graphs, device)
+            require_cuda_for_graphs(ExecutionConfig(cuda_graphs="on").cuda_graphs, device)
         assert "--cuda-graphs auto" in excinfo.value.hint
         assert excinfo.value.exit_code == 6
-    check_graphs("on", torch.device("cuda"))
+    require_cuda_for_graphs("on", torch.device("cuda"))
 
 
 NEVER = {

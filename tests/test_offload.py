@@ -20,7 +20,7 @@ from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models import offload
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.memory_tracker import MemoryTracker
-from pavdm_cli.models.offload import BlockLoader, OffloadedModule, PinnedPack, streamed_weights
+from pavdm_cli.models.offload import BlockLoader, OffloadedModule, PackedWeights, streamed_weights
 from pavdm_cli.models.runner import ModelRunner
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -82,16 +82,16 @@ class OnDevice(TorchDispatchMode):
 
 
 @pytest.fixture
-def packs(monkeypatch: pytest.MonkeyPatch) -> list[PinnedPack]:
+def packs(monkeypatch: pytest.MonkeyPatch) -> list[PackedWeights]:
     """All that is packed on the host from now on."""
-    packs: list[PinnedPack] = []
-    create = PinnedPack.__init__
+    packs: list[PackedWeights] = []
+    create = PackedWeights.__init__
 
-    def note(pack: PinnedPack, *args: Any) -> None:
+    def note(pack: PackedWeights, *args: Any) -> None:
         create(pack, *args)
         packs.append(pack)
 
-    monkeypatch.setattr(PinnedPack, "__init__", note)
+    monkeypatch.setattr(PackedWeights, "__init__", note)
     return packs
 
 
@@ -109,7 +109,7 @@ def loaders(monkeypatch: pytest.MonkeyPatch) -> list[BlockLoader]:
     return loaders
 
 
-def used_from_the_host(config: GenerationConfig, model: ModelRunner, packs: list[PinnedPack]) -> list[str]:
+def used_from_the_host(config: GenerationConfig, model: ModelRunner, packs: list[PackedWeights]) -> list[str]:
     with OnDevice([pack.host for pack in packs]) as device:
         for _ in pipeline.generate_frames(config, model):
             pass

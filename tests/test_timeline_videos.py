@@ -15,7 +15,7 @@ from support.tiers import integration
 from support.wan import write_checkpoint
 
 import pavdm_cli
-from pavdm_cli.generation.prompts import blend, prompt_in_force
+from pavdm_cli.generation.prompts import active_prompt, blend
 from pavdm_cli.generation.request import build_request
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.adapter import TextEmbedding
@@ -78,7 +78,7 @@ def test_blending_begins_at_the_time_and_ends_where_the_switch_was_made_at_once(
         {"prompt": DAY, "seconds": 10, "at": [("4s", NIGHT), ("8s", DAY)], "blend": 2, "device": "cpu"}
     )
     config = resolve(request)
-    weights = [prompt_in_force(config, chunk) for chunk in range(config.warmup, config.total_chunks)]
+    weights = [active_prompt(config, chunk) for chunk in range(config.warmup, config.total_chunks)]
     assert weights[:9] == [(0, 1)] * 9  # at 4 s itself the new prompt has no weight yet
     assert weights[9:13] == [(1, 0.25), (1, 0.5), (1, 0.75), (1, 1)]
     assert weights[16:] == [(1, 1), (2, 0.25), (2, 0.5), (2, 0.75)]

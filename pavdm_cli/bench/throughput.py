@@ -29,7 +29,7 @@ from pavdm_cli.models.devices import set_threads
 from pavdm_cli.models.runner import ModelRunner, with_attention
 from pavdm_cli.models.torch_compile import check_compile, compile_stats
 from pavdm_cli.runtime.untrusted import stored_values
-from pavdm_cli.sampling.cuda_graphs import check_graphs
+from pavdm_cli.sampling.cuda_graphs import require_cuda_for_graphs
 
 SCHEMA = "pavdm.bench/1"
 Row = dict[str, Any]
@@ -89,7 +89,7 @@ def open_shape(request: Request, shape: Shape, with_vae: bool = False) -> tuple[
     config = replace(resolve(replace(request, prompt=PROMPT)), spec=shape.spec)
     set_threads(config.execution.threads)
     device = config.device
-    check_graphs(config.execution.cuda_graphs, device)
+    require_cuda_for_graphs(config.execution.cuda_graphs, device)
     check_compile(config.execution.compile, device)
     precision = config.execution.precision
     model = random_model(

@@ -59,12 +59,12 @@ def alternatives(config: GenerationConfig) -> Iterator[tuple[str, GenerationConf
 def _with_offload(config: GenerationConfig, mode: str) -> tuple[str, GenerationConfig]:
     """With --offload, without the options that need weights to stay in place."""
     open_overlap = "overlap_decode" in config.auto_switches
-    pinning = [name for name in config.execution.pinning_options if not (open_overlap and "overlap" in name)]
+    conflicts = [name for name in config.execution.offload_conflicts if not (open_overlap and "overlap" in name)]
     graphs = "auto" if config.execution.cuda_graphs == "on" else config.execution.cuda_graphs
     offload_config = config.with_execution(
         offload=mode, cuda_graphs=graphs, overlap_decode="off", compile=False, shard_weights="off"
     )
-    return f"--offload {mode}{''.join(f' without {name}' for name in pinning)}", offload_config
+    return f"--offload {mode}{''.join(f' without {name}' for name in conflicts)}", offload_config
 
 
 def _saving(before: MemoryPlan, after: MemoryPlan) -> int:

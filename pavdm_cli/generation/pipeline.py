@@ -21,7 +21,7 @@ from pavdm_cli.models.parallel import Channel, Workers
 from pavdm_cli.models.runner import ModelRunner, with_attention, with_offload
 from pavdm_cli.models.sharding import with_sharding
 from pavdm_cli.models.torch_compile import check_compile
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy, check_graphs, choose_graphs
+from pavdm_cli.sampling.cuda_graphs import GraphPolicy, choose_graphs, require_cuda_for_graphs
 from pavdm_cli.sampling.denoiser import AnyDenoiser, Denoiser
 from pavdm_cli.sampling.loop import (
     SampledChunk,
@@ -45,7 +45,7 @@ MAX_REPLAY = 64  # warm-up latents kept to prime the decoder
 def open_model(config: GenerationConfig) -> ModelRunner:
     """Load the model on its device and set the number of CPU threads. Raises: DeviceError, ModelError."""
     execution = config.execution
-    check_graphs(execution.cuda_graphs, config.device)
+    require_cuda_for_graphs(execution.cuda_graphs, config.device)
     check_compile(execution.compile, config.device)
     set_threads(execution.threads)
     placement = replace(placement_for(execution, config.text_device), lora=tuple(map(parse_lora, config.lora)))

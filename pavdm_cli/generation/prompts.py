@@ -34,10 +34,10 @@ def make_denoiser(
         text = embeddings[number] if weight == 1 else [blend(*pair, weight) for pair in pairs]
         return model.text_kv(text, schedule, execution)
 
-    return TimelineDenoiser(lambda text: wrap(bind(text)), lambda newest: text_kv(*prompt_in_force(config, newest)))
+    return TimelineDenoiser(lambda text: wrap(bind(text)), lambda newest: text_kv(*active_prompt(config, newest)))
 
 
-def prompt_in_force(config: GenerationConfig, newest: int) -> tuple[int, float]:
+def active_prompt(config: GenerationConfig, newest: int) -> tuple[int, float]:
     """The index of the prompt for a window, and its blend weight in (0, 1].
 
     It is chosen by the start time of the window's newest chunk: a prompt takes effect with the first chunk that begins

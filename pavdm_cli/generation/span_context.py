@@ -73,7 +73,7 @@ def find_stored_latents(config: GenerationConfig, task: RedoTask) -> LatentStore
     None also for a span that continues a clip or an image, whose latents are not stored.
     """
     video = task.original.video.path
-    if task.original.is_conditioned and not task.span.chunks.start:
+    if task.original.starts_from_frames and not task.span.chunks.start:
         return None
     partial = partial_path(video)
     checkpoint = _checkpoint(checkpoint_path(partial))

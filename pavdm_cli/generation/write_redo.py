@@ -113,7 +113,7 @@ def _span_chunks(run: Run, task: RedoTask, store: LatentStore | None) -> Iterato
     context = span_context(config, model, task, store)
     if store is None and (context.before.shape[1] or context.after is not None):
         run.recovery.notes.append(ENCODED_NOTE)
-    if not span.chunks.start and not task.original.is_conditioned:
+    if not span.chunks.start and not task.original.starts_from_frames:
         noise = seeded_noise(config.seed, model.noise_shape())
         start = empty_state(noise, make_levels(config).sigmas.to(model.device))
         after = None if context.after is None else context.after.to(start.window)

@@ -17,7 +17,7 @@ from pavdm_cli.models.adapter import LoadedModel, Stream
 ALIGNMENT = 256  # bytes: fast loads need aligned weights
 
 
-class PinnedPack:
+class PackedWeights:
     """Weights in one contiguous buffer of host memory, so that one copy moves them all."""
 
     def __init__(self, weights: Sequence[Tensor], pin_memory: bool) -> None:
@@ -47,7 +47,7 @@ class OffloadedModule:
     def __init__(self, units: Iterable[Sequence[Tensor]], device: torch.device) -> None:
         """units: its weights in small groups, since packing holds one group twice."""
         self.device = device
-        self.packs = [PinnedPack(unit, device.type == "cuda") for unit in units]
+        self.packs = [PackedWeights(unit, device.type == "cuda") for unit in units]
         self.loaded = False
 
     def onload(self) -> None:
@@ -112,7 +112,7 @@ class BlockLoader:
     """
 
     def __init__(self, blocks: Sequence[nn.Module], resident: frozenset[str], device: torch.device) -> None:
-        self.packs = [PinnedPack(streamed_weights(block, resident), device.type == "cuda") for block in blocks]
+        self.packs = [PackedWeights(streamed_weights(block, resident), device.type == "cuda") for block in blocks]
         size = max(pack.host.numel() for pack in self.packs)
         self.buffers = [StagingBuffer(size, device) for _ in range(2)]
         self.copier: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
@@ -145,7 +145,7 @@ class BlockLoader:
                 self.buffers[self.active].read.record()
         self.current = -1
 
-    def _fill(self, pack: PinnedPack, buffer: StagingBuffer) -> None:
+    def _fill(self, pack: PackedWeights, buffer: StagingBuffer) -> None:
         if not self.copier:
             buffer.data[: pack.host.numel()].copy_(pack.host)
             return

@@ -192,8 +192,8 @@ class Workers:
         return wait
 
     @contextmanager
-    def own_call(self) -> Iterator[None]:
-        """Around what rank 0 computes meanwhile. Raises: LostProcessError."""
+    def translate_connection_errors(self) -> Iterator[None]:
+        """Around what rank 0 computes meanwhile: a failed connection becomes LostProcessError."""
         try:
             yield
         except RuntimeError as error:

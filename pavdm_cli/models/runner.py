@@ -31,10 +31,10 @@ from pavdm_cli.sampling.denoiser import (
     Denoiser,
     TextKV,
     batched_cfg,
+    inside_context_manager,
     parallel_cfg,
     partition_window,
     sequential_cfg,
-    with_context,
     with_onload,
     with_reference_ops,
 )
@@ -146,7 +146,7 @@ class ModelRunner:
         if not self.workers:
             return tuple(self.model.text_kv(rows, config) for rows in passes)
         wait = self.workers.text_kv(passes, schedule, execution)
-        with self.workers.own_call():
+        with self.workers.translate_connection_errors():
             first_pass = self.model.text_kv(passes[0], config)
         return first_pass, wait()
 
@@ -156,8 +156,8 @@ class ModelRunner:
         """A function from what `text_kv` returns to a denoiser under a schedule; calling it computes nothing."""
         self._onload()
         wait = self.workers.bind(schedule, levels, execution, guidance) if self.workers else None
-        own_call = self.workers.own_call if self.workers else nullcontext
-        with own_call():
+        translate_connection_errors = self.workers.translate_connection_errors if self.workers else nullcontext
+        with translate_connection_errors():
             build = self.model.bind(levels, self.denoiser_config(schedule, execution))
         remote = wait() if wait else None
         span = self.spec.window
@@ -168,7 +168,7 @@ class ModelRunner:
         def denoiser_of(text: tuple[TextKV, ...]) -> Denoiser:
             first, *other_passes = text
             if remote:
-                local_denoiser = with_context(one_pass(first), own_call)
+                local_denoiser = inside_context_manager(one_pass(first), translate_connection_errors)
                 denoiser = parallel_cfg(local_denoiser, remote(other_passes[0]), guidance)
             elif other_passes:
                 denoiser = sequential_cfg(one_pass(first), one_pass(other_passes[0]), guidance)

@@ -89,7 +89,7 @@ class GraphPolicy:
         return cost if self.count else f"no CUDA graphs: {reason}"
 
 
-def check_graphs(mode: str, device: torch.device) -> None:
+def require_cuda_for_graphs(mode: str, device: torch.device) -> None:
     """Reject --cuda-graphs on without CUDA. Raises: DeviceError."""
     if mode == "on" and device.type != "cuda":
         raise DeviceError(f"--cuda-graphs on needs CUDA, and the device is {device.type}", "use --cuda-graphs auto")

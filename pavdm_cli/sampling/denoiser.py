@@ -121,15 +121,15 @@ def parallel_cfg(conditional: Denoiser, remote: RemotePass, scale: float) -> Den
     return FunctionDenoiser(prefill, velocity)
 
 
-def with_context(denoiser: Denoiser, context: Callable[[], AbstractContextManager[object]]) -> Denoiser:
-    """Run each call inside a context."""
+def inside_context_manager(denoiser: Denoiser, manager: Callable[[], AbstractContextManager[object]]) -> Denoiser:
+    """Run each call inside a context manager of its own."""
 
     def prefill(latents: Tensor, level: int) -> Cache:
-        with context():
+        with manager():
             return denoiser.prefill(latents, level)
 
     def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
-        with context():
+        with manager():
             return denoiser(window, levels, cache)
 
     return FunctionDenoiser(prefill, velocity)
