@@ -22,8 +22,8 @@ from pavdm_cli.batch.store import FileStore, VideoLocation, open_store
 from pavdm_cli.batch.worker import Listener, perform
 from pavdm_cli.commands import batch_ray
 from pavdm_cli.errors import OutputError
+from pavdm_cli.generation.checkpoint_writer import SavedFiles
 from pavdm_cli.generation.request import Request
-from pavdm_cli.generation.saver import SavedFiles
 from pavdm_cli.runtime.signals import Stop
 from pavdm_cli.video.write.output import checkpoint_path, partial_path
 

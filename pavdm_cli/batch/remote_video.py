@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.generation.saver import SavedFiles
+from pavdm_cli.generation.checkpoint_writer import SavedFiles
 from pavdm_cli.runtime.untrusted import InvalidError, parse_json
 from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_path
 from pavdm_cli.video.write.segment import header_size

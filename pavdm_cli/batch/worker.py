@@ -13,7 +13,7 @@ from pavdm_cli.batch.job import Job
 from pavdm_cli.batch.queue import Attempt, JobStatus, Queue
 from pavdm_cli.batch.render import Models, render
 from pavdm_cli.batch.store import VideoLocation
-from pavdm_cli.generation.saver import SavedFiles
+from pavdm_cli.generation.checkpoint_writer import SavedFiles
 from pavdm_cli.generation.write import RunControl, WriteResult
 from pavdm_cli.models.devices import pick_device
 from pavdm_cli.runtime.diagnose import diagnose, find_interrupt

@@ -20,10 +20,11 @@ SLOW_SECONDS, SLOW_RATIO = 3600, 100  # slower than both: no machine for this mo
 MODEL_CARD = ("steps", "window", "chunk", "context", "guidance", "solver", "warmup")  # size and fps are added below
 EXECUTION = ("device", "threads", "precision", "attention", "context_cache")
 RESIZABLE_EXECUTION = ("cfg_batching", "vae_tiling")  # of models whose size varies
-Sources = Mapping[str, tuple[Any, str]]  # by key: an option's value, and the flag, the variable or the file it is from
+# By key: an option's value, and the flag, the variable or the file that it is from.
+OptionSources = Mapping[str, tuple[Any, str]]
 
 
-def request_settings(request: Request, sources: Sources) -> dict[str, tuple[Any, str]]:
+def request_settings(request: Request, sources: OptionSources) -> dict[str, tuple[Any, str]]:
     """The sources, with the length, seed, enlarging, quality and file of a request that no option sets."""
     request_values: dict[str, tuple[Any, str]] = {
         "seed": (request.seed, "random"),
@@ -36,7 +37,7 @@ def request_settings(request: Request, sources: Sources) -> dict[str, tuple[Any,
     return {**request_values, "output": (request.output.path, "default"), **sources}
 
 
-def settings_with_sources(config: GenerationConfig, sources: Sources) -> dict[str, tuple[str, str]]:
+def settings_with_sources(config: GenerationConfig, sources: OptionSources) -> dict[str, tuple[str, str]]:
     """Every option that is set or comes from the model card: (value, source)."""
     spec, card = config.spec, f"model card of {config.spec.name}"
     card_values = {name: getattr(config, name) for name in MODEL_CARD}
@@ -45,7 +46,7 @@ def settings_with_sources(config: GenerationConfig, sources: Sources) -> dict[st
     return {name: (str(value), source) for name, (value, source) in {**sources, **card_settings}.items()}
 
 
-def execution_settings(config: GenerationConfig, sources: Sources) -> dict[str, tuple[str, str]]:
+def execution_settings(config: GenerationConfig, sources: OptionSources) -> dict[str, tuple[str, str]]:
     """Switches that were resolved for this machine, with the attention backend that loading the model will choose."""
     from pavdm_cli.attention import Case, choose_backend, machine_of
     from pavdm_cli.generation.memory_plan import meta_model_of
@@ -59,7 +60,7 @@ def execution_settings(config: GenerationConfig, sources: Sources) -> dict[str, 
     return {name: (values[name], "this machine") for name in open_names}
 
 
-def print_settings(config: GenerationConfig, sources: Sources) -> None:
+def print_settings(config: GenerationConfig, sources: OptionSources) -> None:
     """Print where every value comes from, with --verbose."""
     for name, (value, source) in settings_with_sources(config, sources).items():
         ui.detail(f"{name} {value} ({source})")
@@ -84,7 +85,7 @@ def plan_and_report(config: GenerationConfig) -> GenerationConfig:
 
 
 def print_plan(
-    config: GenerationConfig, pixels: int, as_json: bool, count: int = 1, sources: Sources | None = None
+    config: GenerationConfig, pixels: int, as_json: bool, count: int = 1, sources: OptionSources | None = None
 ) -> None:
     """Print memory and time estimates to stdout; pixels: total number written. Raises: DeviceError."""
     from pavdm_cli.bench import estimate

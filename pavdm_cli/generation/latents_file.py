@@ -24,8 +24,8 @@ LatentsPrefix: TypeAlias = "tuple[Path, int]"  # a file and the number of valid 
 Graphs: TypeAlias = "GraphPolicy | None"
 
 
-class LatentsFile:
-    """Appends chunks of latents."""
+class LatentsWriter:
+    """Appends chunks of latents to a file."""
 
     def __init__(self, path: Path, size: int = 0) -> None:
         """size: bytes to keep of an existing file. Raises: OSError."""

@@ -56,7 +56,7 @@ class Output:
         check_name("--stream-format", self.stream_format, ("", *STREAM_FORMATS))
 
     @property
-    def to_stdout(self) -> bool:
+    def is_stdout(self) -> bool:
         """Whether the video goes to standard output instead of a file."""
         return self.path == STDOUT_PATH
 

@@ -35,7 +35,7 @@ class SpanContext:
 
 
 def span_context(
-    config: GenerationConfig, model: ModelRunner, task: RedoTask, store: LatentStore | None
+    config: GenerationConfig, model: ModelRunner, task: RedoTask, store: LatentsReader | None
 ) -> SpanContext:
     """The latents around a span: the stored ones, or else re-encoded frames. Raises: InvalidOutputError."""
     following = _latent_range_after(config, task.span)
@@ -49,8 +49,8 @@ def span_context(
 
 
 @dataclass(frozen=True, slots=True)
-class LatentStore:
-    """All latents of a video, in a file."""
+class LatentsReader:
+    """Reads ranges of the latents that `LatentsWriter` stored."""
 
     path: Path
     shape: tuple[int, int, int]  # (C, h, w)
@@ -67,7 +67,7 @@ class LatentStore:
         return values.reshape(1, -1, *self.shape)
 
 
-def find_stored_latents(config: GenerationConfig, task: RedoTask) -> LatentStore | None:
+def find_stored_latents(config: GenerationConfig, task: RedoTask) -> LatentsReader | None:
     """The latents that the video's own run stored; None if there are none or they belong to another video.
 
     None also for a span that continues a clip or an image, whose latents are not stored.
@@ -86,7 +86,7 @@ def find_stored_latents(config: GenerationConfig, task: RedoTask) -> LatentStore
     except OSError:
         return None
     dtype = checkpoint.render.sampler.window.dtype
-    return LatentStore(latents_path(partial), config.layout.shape, dtype, checkpoint.render.context)
+    return LatentsReader(latents_path(partial), config.layout.shape, dtype, checkpoint.render.context)
 
 
 def _checkpoint(path: Path) -> Checkpoint | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pavdm_cli.generation import image_start
 from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo
+from pavdm_cli.generation.checkpoint_writer import CheckpointWriter, SavedFiles, Writer, machine_name, open_latents
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.device_errors import report_device_errors
@@ -21,7 +22,6 @@ from pavdm_cli.generation.pipeline import choose_graph_policy, render_chunks, re
 from pavdm_cli.generation.provenance import collect_metadata
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.generation.request import Output, Request
-from pavdm_cli.generation.saver import CheckpointWriter, SavedFiles, Writer, create_saver, machine_name
 from pavdm_cli.generation.stored_request import resolved_request
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.runtime.printable import pluralize
@@ -82,7 +82,7 @@ def write_video(
         request = replace(resolved_request(config, model, output), image=still.path if still else None)
         run = Run(writer, config, model, choose_graph_policy(config, model), make_recovery(model, checkpoint), control)
         with (
-            make_saver(run, request, metadata, config.frames, checkpoint) as saver,
+            open_checkpoint_writer(run, request, metadata, config.frames, checkpoint) as checkpoint_writer,
             report_device_errors(config, partial(close_and_describe, writer)),
         ):
             chunks = (
@@ -91,7 +91,7 @@ def write_video(
                 else chunks_from_start(config, model, still, run.graphs, run.recovery, control)
             )
             is_complete = run_until_stopped(
-                write_chunks(run, chunks, saver), lambda: writer.frames < config.frames, control
+                write_chunks(run, chunks, checkpoint_writer), lambda: writer.frames < config.frames, control
             )
         return finish(run, output, metadata, is_complete)
 
@@ -120,7 +120,7 @@ def make_recovery(model: ModelRunner, checkpoint: Checkpoint | None) -> Recovery
     return Recovery(model, [*checkpoint.notes] if checkpoint else [])
 
 
-def make_saver(
+def open_checkpoint_writer(
     run: Run, request: Request, metadata: Mapping[str, Any], total: int, checkpoint: Checkpoint | None
 ) -> AbstractContextManager[CheckpointWriter]:
     extension, redo = request.extension, request.redo
@@ -128,7 +128,10 @@ def make_saver(
     digests = {str(path.absolute()): "" for path in inputs if path}
     info = RunInfo(run.writer.path.name, request, metadata, machine_name(run.model.device), total, digests)
     info = checkpoint.run if checkpoint else info
-    return create_saver(run.writer, info, run.recovery.notes, checkpoint, run.control.on_saved)
+    latents = open_latents(run.writer, info, checkpoint)
+    return CheckpointWriter(
+        run.writer, info, run.recovery.notes, latents, resumed=checkpoint is not None, on_saved=run.control.on_saved
+    )
 
 
 def chunks_from_start(
@@ -189,7 +192,7 @@ def scale_metadata(scale: Scale) -> dict[str, Any]:
 
 
 def write_chunks(
-    run: Run, chunks: Iterable[RenderedChunk], saver: CheckpointWriter, source: Source | None = None
+    run: Run, chunks: Iterable[RenderedChunk], checkpoint_writer: CheckpointWriter, source: Source | None = None
 ) -> Iterator[int]:
     """Write chunks as they are made, at the rate of `source`; yields the number of newly durable frames.
 
@@ -200,7 +203,7 @@ def write_chunks(
         run.control.on_chunk(chunk)
         writer.write(_resample(chunk, run, source) if source else chunk.frames)
         writer.check()
-        saver.save(chunk)
+        checkpoint_writer.save(chunk)
         yield max(0, writer.durable_frames - num_reported)
         num_reported = max(num_reported, writer.durable_frames)
     writer.flush()

@@ -26,7 +26,7 @@ from pavdm_cli.generation.write import (
     close_and_describe,
     finish,
     make_recovery,
-    make_saver,
+    open_checkpoint_writer,
     remaining_chunks,
     run_until_stopped,
     scale_metadata,
@@ -61,13 +61,13 @@ def write_extension(
         request = replace(resolved_request(config, model, output), frames=source.frames, extension=extension)
         run = Run(file, config, model, graphs, make_recovery(model, checkpoint), control)
         with (
-            make_saver(run, request, metadata, total, checkpoint) as saver,
+            open_checkpoint_writer(run, request, metadata, total, checkpoint) as checkpoint_writer,
             report_device_errors(config, partial(close_and_describe, file)),
         ):
             copy = checkpoint is None or not checkpoint.file.written
             copy_counts = (1 for _ in file.copy_input(end.add)) if copy else iter(())
             chunks = remaining_chunks(run, checkpoint) if checkpoint else _extension_chunks(run, source, end)
-            new_counts = write_chunks(run, chunks, saver, source)
+            new_counts = write_chunks(run, chunks, checkpoint_writer, source)
             is_complete = run_until_stopped(chain(copy_counts, new_counts), lambda: file.frames < total, control)
         return finish(run, output, metadata, is_complete, source.copied)
 
