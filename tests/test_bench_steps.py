@@ -17,7 +17,7 @@ from pavdm_cli.bench import steps, throughput
 from pavdm_cli.bench.throughput import open_shape
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.sampling.denoiser import Denoiser
 
 CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ class Still:
         return torch.zeros_like(window)
 
 
-def made(denoiser: Callable[[Denoiser], Denoiser], graphs: GraphPolicy | None = None) -> Made:
+def made(denoiser: Callable[[Denoiser], Denoiser], graphs: GraphCapturer | None = None) -> Made:
     """A long enough video of a small network, whose denoiser is another."""
     request = make_request("a", seconds=8, model="opensora-v1.2", threads=1)
     job, model = open_shape(request, SMALL)
@@ -120,7 +120,7 @@ def test_a_video_of_random_weights_finds_every_size_built(clock: Clock, monkeypa
 
 
 def test_growth_is_timed_without_recording_which_is_told_apart(clock: Clock) -> None:
-    graphs = GraphPolicy(Recording(clock=clock))
+    graphs = GraphCapturer(Recording(clock=clock))
     job, model, ready = made(lambda inner: Still(), graphs)
     timed = steps.time_all_steps(job, model, ready)
     assert {step.seconds for step in timed} == {1}

@@ -28,7 +28,7 @@ from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request
 from pavdm_cli.models.execution import REFERENCE
 from pavdm_cli.sampling import cuda_graphs
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 
 
 @pytest.fixture(autouse=True)
@@ -78,18 +78,18 @@ class Launches(Tape):
 def test_issuing_is_that_of_graphs_only_where_the_step_itself_was_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: int, recorded: bool
 ) -> None:
-    policies: list[GraphPolicy] = []
+    capturers: list[GraphCapturer] = []
 
-    def on_a_gpu(mode: str, device: torch.device, values: int, unrecordable: str) -> GraphPolicy | None:
+    def on_a_gpu(mode: str, device: torch.device, values: int, unrecordable: str) -> GraphCapturer | None:
         assert not unrecordable
         most = cuda_graphs.max_captured_latents(mode, torch.device("cuda"), values)
-        policies.append(GraphPolicy(Launches(), most))
-        return policies[-1] if most else None
+        capturers.append(GraphCapturer(Launches(), most))
+        return capturers[-1] if most else None
 
     monkeypatch.setattr(cuda_graphs, "LAUNCH_BOUND", bound * stream(SMALL))
     monkeypatch.setattr(pipeline, "choose_graphs", on_a_gpu)
     trace(asked(), SMALL, tmp_path)
-    assert [policy.backend.replays > 0 for policy in policies] == [recorded, recorded]
+    assert [capturer.backend.replays > 0 for capturer in capturers] == [recorded, recorded]
 
 
 def stream(shape: Shape) -> int:

@@ -28,7 +28,7 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.reencode import with_reencoding
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.pixels import to_bytes
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
 from pavdm_cli.sampling.loop import denoise, sample, state_from_clip
 from pavdm_cli.sampling.noise import add_noise
@@ -185,13 +185,13 @@ def test_the_seed_alone_decides_and_a_longer_video_has_all_clips_of_a_shorter_on
 @pytest.fixture(params=["eager", "replayed"])
 def graphs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A job's steps made one by one, or recorded on the tape and replayed; those of edit ratios never are."""
-    policies: list[GraphPolicy] = []
+    capturers: list[GraphCapturer] = []
     if request.param == "replayed":
         monkeypatch.setattr(
-            pipeline, "choose_graphs", lambda *args: policies.append(GraphPolicy(Tape())) or policies[-1]
+            pipeline, "choose_graphs", lambda *args: capturers.append(GraphCapturer(Tape())) or capturers[-1]
         )
     yield
-    assert not policies or {policy.count > 0 for policy in policies} == {True, False}
+    assert not capturers or {capturer.count > 0 for capturer in capturers} == {True, False}
 
 
 def anew(latents: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from pavdm_cli.models.stdit import compiled_block, transformer
 from pavdm_cli.models.stdit import loaded as stdit_loaded
 from pavdm_cli.models.stdit.denoiser import compute_modulation
 from pavdm_cli.models.stdit.layers import AttentionAxis
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.sampling.loop import sample
 from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
 from pavdm_cli.sampling.schedule import METHODS
@@ -133,7 +133,7 @@ LEVELS = torch.tensor([6, 6], dtype=torch.int32)
 
 @pytest.mark.integration
 def test_compiled_steps_can_be_recorded(model, traced) -> None:
-    graphs = GraphPolicy(Tape())
+    graphs = GraphCapturer(Tape())
     assert torch.equal(video(model, ON, graphs=graphs), video(model, ON))
     assert graphs.backend.replays > 0
 

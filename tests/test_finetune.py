@@ -55,7 +55,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> LatentDataset:
 
 
 def model_of(stdit: STDiT) -> LoadedOpenSora:
-    return LoadedOpenSora(stdit, nn.Identity(), scaled=True, num_null_tokens=300, source=Path("nowhere"))
+    return LoadedOpenSora(stdit, nn.Identity(), scales_positions=True, num_null_tokens=300, source=Path("nowhere"))
 
 
 def make_task(dataset: LatentDataset, method: str = "pa", windows: int = 2, **changed: Any) -> FinetuneTask:

@@ -85,21 +85,21 @@ def test_graphs_on_are_rejected_with_conflicting_options_and_auto_names_them(opt
     assert excinfo.value.exit_code == 2
     job = config("auto")
     on_cuda = SimpleNamespace(device=torch.device("cuda"), residual_values=lambda scale: 9216)
-    graphs = pipeline.choose_graph_policy(job, on_cuda)
+    graphs = pipeline.choose_graph_capturer(job, on_cuda)
     assert graphs is not None
     assert_same(states(pa(6, 6, 2), Mixing(), None), states(pa(6, 6, 2), Mixing(), graphs))
     assert graphs.count == 0
     assert re.match(f"no CUDA graphs: incompatible with {option}", graphs.note)
-    assert pipeline.choose_graph_policy(config("off"), on_cuda) is None
+    assert pipeline.choose_graph_capturer(config("off"), on_cuda) is None
 
 
 def test_auto_records_the_steps_that_launching_holds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CudaGraphBackend", lambda device: Tape())
     cuda, open_sora = torch.device("cuda"), 2 * 405 * 1152  # 240x424 under guidance
-    policy = choose_graphs("auto", cuda, open_sora)
-    assert policy is not None
-    assert policy.note == "no CUDA graphs: the steps are not launch-bound"
-    assert 10 <= policy.max_latents < 15  # its first two windows
+    capturer = choose_graphs("auto", cuda, open_sora)
+    assert capturer is not None
+    assert capturer.note == "no CUDA graphs: the steps are not launch-bound"
+    assert 10 <= capturer.max_latents < 15  # its first two windows
     assert choose_graphs("off", cuda, open_sora) is None
     always = choose_graphs("on", cuda, open_sora)
     assert always is not None

@@ -90,12 +90,18 @@ def test_an_attempt_that_is_known_to_be_dead_is_taken_over_at_once(tmp_path: Pat
     queue = open_queue(FileStore(tmp_path))
     claim(queue, frames=4)
     assert queue.status(NAME).kind == "running"
-    assert (queue.status(NAME, dead=1).kind, queue.status(NAME, dead=1).tries) == ("queued", 0)
+    assert (queue.status(NAME, last_dead_attempt=1).kind, queue.status(NAME, last_dead_attempt=1).tries) == (
+        "queued",
+        0,
+    )
     claim(queue, frames=4)  # not a frame more
-    assert (queue.status(NAME, dead=2).kind, queue.status(NAME, dead=2).tries) == ("queued", 1)
+    assert (queue.status(NAME, last_dead_attempt=2).kind, queue.status(NAME, last_dead_attempt=2).tries) == (
+        "queued",
+        1,
+    )
     claim(queue, frames=4)
-    assert queue.status(NAME, dead=3).kind == "failed"
-    assert queue.status(NAME, dead=2).kind == "running"
+    assert queue.status(NAME, last_dead_attempt=3).kind == "failed"
+    assert queue.status(NAME, last_dead_attempt=2).kind == "running"
 
 
 def test_a_withdrawn_job_is_left_by_its_process_and_may_be_continued(tmp_path: Path) -> None:
@@ -135,13 +141,13 @@ def test_jobs_that_share_the_cores_have_one_at_least_and_a_node_at_most() -> Non
 def test_a_job_asks_for_the_host_memory_of_its_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[str] = []
 
-    def budget(config: GenerationConfig) -> MemoryPlan:
+    def estimate_plan(config: GenerationConfig) -> MemoryPlan:
         plans.append(config.execution.device)
         host = DeviceMemory(HOST, None, {"weights": (GIB, GIB, 2 * GIB, GIB), "frames": (0, 0, GIB, 0)})
         return MemoryPlan(config, (host, DeviceMemory(torch.device("cuda"), None, {"weights": (9 * GIB,) * 4})))
 
     monkeypatch.setattr(resources.memory_plan, "needs_memory_plan", lambda config: True)
-    monkeypatch.setattr(resources.memory_plan, "budget", budget)
+    monkeypatch.setattr(resources.memory_plan, "estimate_plan", estimate_plan)
     planner = Planner()
     cpu = planner.needed_by(make_job(seed=1), "cpu", threads=3)
     gpu = planner.needed_by(make_job(seed=1), "cuda", threads=0)
@@ -164,7 +170,7 @@ def test_offloaded_weights_are_kept_on_the_host(folder: Path) -> None:
 
 
 def test_the_bundled_model_needs_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources.memory_plan, "budget", None)
+    monkeypatch.setattr(resources.memory_plan, "estimate_plan", None)
     needs = Planner().needed_by(make_job(), "cuda", threads=0)
     assert str(needs) == "1 GPU, 1 CPU and 4.0 GB of memory"
     assert needs.fit_in(GPU_NODE)
@@ -206,7 +212,7 @@ def test_deaths_of_tasks_are_recorded(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def end(error: Exception, last: int) -> JobStatus:
         monkeypatch.setattr(ray_tasks.ray, "get", lambda task: (_ for _ in ()).throw(error))
-        ray_tasks._end(tasks, ray_tasks.Submitted(job, last), None)
+        ray_tasks._end(tasks, ray_tasks.Submission(job, last), None)
         return tasks.status(job)
 
     claim(queue, frames=4)

@@ -115,7 +115,7 @@ def test_pickled_parts_are_rejected_with_the_command_that_converts_them(tmp_path
 def test_a_checkpoint_is_the_variant_that_its_configuration_says(tmp_path: Path) -> None:
     for name, variant in VARIANTS.items():
         (tmp_path / name / "transformer").mkdir(parents=True)
-        sizes = variant.spec.distinguishing["transformer"]
+        sizes = variant.spec.distinguishing_config["transformer"]
         kind = variant.spec.architectures["transformer"][0]
         (tmp_path / name / "transformer" / "config.json").write_text(json.dumps({"_class_name": kind, **sizes}))
         expected = "skyreels-v2-df-14b-540p" if name == "skyreels-v2-df-14b-720p" else name  # sizes are all the same

@@ -101,15 +101,15 @@ class Queue:
         self.store.discard(job.name)
         self.store.replace(_job_file(job), json.dumps(to_json(job)).encode())
 
-    def status(self, name: str, dead: int = 0) -> JobStatus:
-        """Where a job stands now; attempts up to the number `dead` are known to have ended."""
+    def status(self, name: str, last_dead_attempt: int = 0) -> JobStatus:
+        """Where a job stands now; attempts up to the number `last_dead_attempt` are known to have ended."""
         attempts, now = list(self._history(name)), self.store.touch(self.heartbeat)
         if not attempts:
             return JobStatus("queued")
-        (last, write_time), tries = attempts[-1], self._count_failures(attempts, now, dead)
+        (last, write_time), tries = attempts[-1], self._count_failures(attempts, now, last_dead_attempt)
         if last.state == "done" and self.store.exists(name) and not (self.force and write_time < self.start_time):
             return JobStatus("done", last, tries)
-        if last.state == "running" and last.number > dead and _is_alive(last, now - write_time):
+        if last.state == "running" and last.number > last_dead_attempt and _is_alive(last, now - write_time):
             return JobStatus("running", last, tries)
         has_ended = last.state in ("failed", "running")
         return JobStatus("failed" if has_ended and tries >= TRIES else "queued", last, tries)
@@ -163,11 +163,15 @@ class Queue:
                 return
             yield _attempt(self._read(file), attempt), write_time
 
-    def _count_failures(self, attempts: list[tuple[Attempt, float]], now: float, dead: int) -> int:
+    def _count_failures(self, attempts: list[tuple[Attempt, float]], now: float, last_dead_attempt: int) -> int:
         """Attempts since this process began that failed, or died without more frames than the one before."""
         before, failures = 0, 0
         for attempt, write_time in attempts:
-            has_ended = attempt.number <= dead or attempt != attempts[-1][0] or not _is_alive(attempt, now - write_time)
+            has_ended = (
+                attempt.number <= last_dead_attempt
+                or attempt != attempts[-1][0]
+                or not _is_alive(attempt, now - write_time)
+            )
             has_died = attempt.state == "running" and has_ended
             is_failure = attempt.state == "failed" or (has_died and attempt.frames <= before)
             failures += is_failure and write_time >= self.start_time

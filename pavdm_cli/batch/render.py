@@ -20,7 +20,7 @@ MAX_WAIT = 10.0  # seconds for a killed process to release its file
 
 
 @dataclass(slots=True)
-class Models:
+class ModelCache:
     """The model that was loaded last: the next video takes it, unless it needs other weights or another device."""
 
     loaded: LoadedRunner | None = None
@@ -37,7 +37,7 @@ class Models:
         return self.loaded.adapt(config)
 
 
-def render(request: Request, models: Models, control: write.RunControl) -> write.WriteResult:
+def render(request: Request, models: ModelCache, control: write.RunControl) -> write.WriteResult:
     """Make a request's video, or the rest of it; both give the same bytes. Raises: PavdmError."""
     path = request.output.path
     assert path

@@ -79,9 +79,9 @@ def plan_and_report(config: GenerationConfig) -> GenerationConfig:
     if not memory_plan.needs_memory_plan(config):
         return config
     require_weights(config.spec, bool(config.prompt), config.video_model.published)
-    budget = memory_plan.choose_plan(config)
-    ui.show_table("", ("memory", *STAGES), memory_report.format_rows(budget), to_stderr=True)
-    return _require_fit(budget, config)
+    plan = memory_plan.choose_plan(config)
+    ui.show_table("", ("memory", *STAGES), memory_report.format_rows(plan), to_stderr=True)
+    return _require_fit(plan, config)
 
 
 def print_plan(
@@ -96,22 +96,22 @@ def print_plan(
     _print_notes(config)
     if config.spec.name not in MODELS and not config.spec.bundled:  # built-in models are planned without their weights
         require_weights(config.spec, bool(config.prompt), config.video_model.published)
-    budget = memory_plan.choose_plan(config)
-    time, origins = estimate.estimate(budget.config, pixels), settings_with_sources(config, sources or {})
-    origins |= execution_settings(budget.config, sources or {})
+    plan = memory_plan.choose_plan(config)
+    time, origins = estimate.estimate(plan.config, pixels), settings_with_sources(config, sources or {})
+    origins |= execution_settings(plan.config, sources or {})
     if as_json:
         figures = {"videos": count, "time": estimate.figures(time)}
         figures["settings"] = {name: {"value": value, "source": source} for name, (value, source) in origins.items()}
-        print(json.dumps(memory_report.figures(budget) | figures))
+        print(json.dumps(memory_report.figures(plan) | figures))
     else:
-        ui.show_table("", ("memory", *STAGES), memory_report.format_rows(budget))
+        ui.show_table("", ("memory", *STAGES), memory_report.format_rows(plan))
         title = "\ntime (estimate)" if count == 1 else f"\ntime (estimate, for each of {count} videos)"
         ui.show_table(title, ("", ""), estimate.lines(time))
         rows = [(name, truncate(value), source) for name, (value, source) in origins.items()]
         ui.show_table("\nsettings", ("", "", "from"), rows)
     if time.total > max(SLOW_SECONDS, SLOW_RATIO * config.frames / config.spec.fps) and config.device.type == "cpu":
         ui.note(f"{config.spec.name} needs a GPU: on this CPU the video would take about {format_estimate(time.total)}")
-    _require_fit(budget, config)
+    _require_fit(plan, config)
 
 
 def _print_notes(config: GenerationConfig) -> None:
@@ -123,12 +123,12 @@ def _print_notes(config: GenerationConfig) -> None:
         ui.note(line)
 
 
-def _require_fit(budget: MemoryPlan, config: GenerationConfig) -> GenerationConfig:
+def _require_fit(plan: MemoryPlan, config: GenerationConfig) -> GenerationConfig:
     """Return the plan's configuration and print what was changed; raise if it does not fit. Raises: DeviceError."""
     from pavdm_cli.generation import memory_advice, memory_report
 
-    if not budget.fits:
-        raise memory_advice.refusal(budget)
-    for line in memory_report.notes(config, budget.config):
+    if not plan.fits:
+        raise memory_advice.refusal(plan)
+    for line in memory_report.notes(config, plan.config):
         ui.info(line)
-    return budget.config
+    return plan.config

@@ -16,7 +16,7 @@ from pavdm_cli.generation.pipeline import make_levels, render_chunks, state_afte
 from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.sampling.loop import SamplerState, state_from_first_latents
 from pavdm_cli.sampling.noise import seeded_noise
 from pavdm_cli.video import StillImage, scale_to_cover
@@ -48,7 +48,7 @@ def frames_from_image(
     config: GenerationConfig,
     model: ModelRunner,
     still: StillImage,
-    graphs: GraphPolicy | None = None,
+    graphs: GraphCapturer | None = None,
     recovery: Recovery | None = None,
 ) -> Iterator[Pixels]:
     """Like `pipeline.generate_frames`, with the scaled and cropped image as the first frame."""
@@ -60,7 +60,7 @@ def render_from_image(
     config: GenerationConfig,
     model: ModelRunner,
     still: StillImage,
-    graphs: GraphPolicy | None = None,
+    graphs: GraphCapturer | None = None,
     recovery: Recovery | None = None,
 ) -> Iterator[RenderedChunk]:
     """Like `frames_from_image`, with the state after each chunk (None after the image itself)."""

@@ -53,7 +53,7 @@ def _fit_to_memory(config: GenerationConfig) -> GenerationConfig:
     """The configuration as memory allows. Raises: DeviceError."""
     if not memory_plan.needs_memory_plan(config):
         return config
-    budget = memory_plan.choose_plan(config)
-    if not budget.fits:
-        raise memory_advice.refusal(budget)
-    return budget.config
+    plan = memory_plan.choose_plan(config)
+    if not plan.fits:
+        raise memory_advice.refusal(plan)
+    return plan.config

@@ -18,14 +18,14 @@ from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.device_errors import report_device_errors
 from pavdm_cli.generation.extend import Source, resample_frames
 from pavdm_cli.generation.latents_file import render_from_latents
-from pavdm_cli.generation.pipeline import choose_graph_policy, render_chunks, render_from
+from pavdm_cli.generation.pipeline import choose_graph_capturer, render_chunks, render_from
 from pavdm_cli.generation.provenance import collect_metadata
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.generation.stored_request import resolved_request
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.runtime.printable import pluralize
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.video import (
     EncoderOptions,
     Frame,
@@ -80,7 +80,9 @@ def write_video(
     metadata = dict(checkpoint.run.metadata) if checkpoint else build_metadata(config, model, output, still)
     with VideoWriter(output.path, width, height, config.spec.fps, metadata, encoding, output.force) as writer:
         request = replace(resolved_request(config, model, output), image=still.path if still else None)
-        run = Run(writer, config, model, choose_graph_policy(config, model), make_recovery(model, checkpoint), control)
+        run = Run(
+            writer, config, model, choose_graph_capturer(config, model), make_recovery(model, checkpoint), control
+        )
         with (
             open_checkpoint_writer(run, request, metadata, config.frames, checkpoint) as checkpoint_writer,
             report_device_errors(config, partial(close_and_describe, writer)),
@@ -111,7 +113,7 @@ class Run:
     writer: Writer
     config: GenerationConfig
     model: ModelRunner
-    graphs: GraphPolicy | None
+    graphs: GraphCapturer | None
     recovery: Recovery
     control: RunControl
 
@@ -138,7 +140,7 @@ def chunks_from_start(
     config: GenerationConfig,
     model: ModelRunner,
     still: StillImage | None,
-    graphs: GraphPolicy | None,
+    graphs: GraphCapturer | None,
     recovery: Recovery,
     control: RunControl,
 ) -> Iterator[RenderedChunk]:

@@ -14,7 +14,7 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.device_errors import report_device_errors
 from pavdm_cli.generation.extend import Source, frames_to_read, stored_fields
-from pavdm_cli.generation.pipeline import choose_graph_policy, render_chunks, state_after_clip
+from pavdm_cli.generation.pipeline import choose_graph_capturer, render_chunks, state_after_clip
 from pavdm_cli.generation.prompt_ranges import extended_ranges
 from pavdm_cli.generation.provenance import collect_metadata
 from pavdm_cli.generation.request import Output
@@ -56,7 +56,7 @@ def write_extension(
     extension, total = source.extension, source.copied + source.frames
     plan = ExtensionOptions(extension.audio, extension.only_new, metadata, encoding, output.force, source.scale)
     with report_device_errors(config):
-        end, graphs = last_frames(config, source), choose_graph_policy(config, model)
+        end, graphs = last_frames(config, source), choose_graph_capturer(config, model)
     with ExtensionWriter(source.video, output.path, plan) as file:
         request = replace(resolved_request(config, model, output), frames=source.frames, extension=extension)
         run = Run(file, config, model, graphs, make_recovery(model, checkpoint), control)

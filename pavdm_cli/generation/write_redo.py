@@ -15,7 +15,7 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import RenderedChunk, RenderState
 from pavdm_cli.generation.device_errors import report_device_errors
 from pavdm_cli.generation.extend import Source
-from pavdm_cli.generation.pipeline import choose_graph_policy, make_levels, render_chunks, render_from
+from pavdm_cli.generation.pipeline import choose_graph_capturer, make_levels, render_chunks, render_from
 from pavdm_cli.generation.prompt_ranges import prompt_ranges, redone_ranges
 from pavdm_cli.generation.provenance import collect_metadata
 from pavdm_cli.generation.redo import GeneratedVideo, RedoTask, Span
@@ -66,7 +66,9 @@ def write_redo(
     with SpliceWriter(span.splice, output.path, metadata, encoding, output.force) as writer:
         frames = original.metadata["frames"]
         request = replace(resolved_request(config, model, output), frames=frames, seconds=None, redo=task.options)
-        run = Run(writer, config, model, choose_graph_policy(config, model), make_recovery(model, checkpoint), control)
+        run = Run(
+            writer, config, model, choose_graph_capturer(config, model), make_recovery(model, checkpoint), control
+        )
         with (
             open_checkpoint_writer(run, request, metadata, total, checkpoint) as checkpoint_writer,
             report_device_errors(config, partial(close_and_describe, writer)),

@@ -100,9 +100,9 @@ class StagingBuffer:
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.data = torch.empty(size, dtype=torch.uint8, device=device)
-        self.filled, self.read = (_event(device) for _ in range(2))
-        if self.read:  # earlier kernels may still use this memory
-            self.read.record()
+        self.filled_event, self.read_event = (_event(device) for _ in range(2))
+        if self.read_event:  # earlier kernels may still use this memory
+            self.read_event.record()
 
 
 class BlockLoader:
@@ -132,7 +132,7 @@ class BlockLoader:
         if self.prefetched != number:
             self._fill(pack, buffer)
         if self.copier:
-            torch.cuda.current_stream().wait_event(buffer.filled)
+            torch.cuda.current_stream().wait_event(buffer.filled_event)
         pack.bind(buffer.data[: pack.host.numel()])
         self.current, self.prefetched = number, (number + 1) % len(self.packs)
         self._fill(self.packs[self.prefetched], self.buffers[1 - self.active])
@@ -142,7 +142,7 @@ class BlockLoader:
         if self.current >= 0:
             self.packs[self.current].bind(self.packs[self.current].host)
             if self.copier:
-                self.buffers[self.active].read.record()
+                self.buffers[self.active].read_event.record()
         self.current = -1
 
     def _fill(self, pack: PackedWeights, buffer: StagingBuffer) -> None:
@@ -150,9 +150,9 @@ class BlockLoader:
             buffer.data[: pack.host.numel()].copy_(pack.host)
             return
         with torch.cuda.stream(self.copier):
-            self.copier.wait_event(buffer.read)
+            self.copier.wait_event(buffer.read_event)
             buffer.data[: pack.host.numel()].copy_(pack.host, non_blocking=True)
-            buffer.filled.record()
+            buffer.filled_event.record()
 
 
 def _event(device: torch.device) -> Any:

@@ -30,7 +30,7 @@ class PromptCache:
     def get(self, text: str) -> Tensor:  # -> (L, width)
         """The vectors of a prompt, encoded on a miss."""
         if text not in self.vectors:
-            self.vectors[text] = self._from_disk(text)
+            self.vectors[text] = self._load_or_encode(text)
         return self.vectors[text]
 
     def is_stored(self, text: str) -> bool:
@@ -40,7 +40,7 @@ class PromptCache:
     def _path(self, folder: Path, text: str) -> Path:
         return folder / f"{hashlib.sha256(f'{self.key()} {text}'.encode()).hexdigest()[:32]}.safetensors"
 
-    def _from_disk(self, text: str) -> Tensor:
+    def _load_or_encode(self, text: str) -> Tensor:
         if self.folder is None:
             return self.encode(text)
         path = self._path(self.folder, text)

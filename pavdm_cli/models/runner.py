@@ -106,7 +106,9 @@ class ModelRunner:
     ) -> Denoiser:
         """The denoiser for a formatted prompt; a single pass if guidance is 1 or the prompt is empty."""
         guidance = guidance if text else 1.0
-        return self.denoiser_of(self.embed(text, guidance != 1, negative), schedule, levels, guidance, execution)
+        return self.denoiser_from_embeddings(
+            self.embed(text, guidance != 1, negative), schedule, levels, guidance, execution
+        )
 
     @torch.no_grad()
     def embed(self, text: str, cfg: bool, negative: str | None = None) -> list[TextEmbedding]:
@@ -120,7 +122,7 @@ class ModelRunner:
         negative_prompt = None if negative is None else self.text_encoder.encode([negative])[0]
         return [prompt, self.model.unconditional(prompt, negative_prompt)]
 
-    def denoiser_of(
+    def denoiser_from_embeddings(
         self,
         text: Sequence[TextEmbedding],
         schedule: Schedule,
@@ -165,7 +167,7 @@ class ModelRunner:
         def one_pass(text: TextKV) -> Denoiser:
             return build(text) if execution.fused_kernels else with_reference_ops(build(text))
 
-        def denoiser_of(text: tuple[TextKV, ...]) -> Denoiser:
+        def build_denoiser(text: tuple[TextKV, ...]) -> Denoiser:
             first, *other_passes = text
             if remote:
                 local_denoiser = inside_context_manager(one_pass(first), translate_connection_errors)
@@ -177,7 +179,7 @@ class ModelRunner:
             denoiser = with_onload(denoiser, self.offloading.onload) if self.offloading else denoiser
             return partition_window(denoiser, span) if schedule.window > span else denoiser
 
-        return denoiser_of
+        return build_denoiser
 
     def _onload(self) -> None:
         """Load the transformer's offloaded weights onto the device."""

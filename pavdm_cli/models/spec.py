@@ -103,7 +103,7 @@ class ModelSpec:
     precisions: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"": ("fp32",)}, compare=False)
     distilled_guidance: float = 1.0  # CFG scale distilled into a single pass; 1: none (Meng et al. 2023)
     # Values in the configuration of a part that distinguish this model from others of the same architecture.
-    distinguishing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
+    distinguishing_config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
     empty_prompt: bool = False  # whether an empty prompt is encoded, as in training, instead of none
     lora: bool = False  # whether LoRA files can be merged into its transformer
     terms: str = ""  # licence terms that must be accepted before the download

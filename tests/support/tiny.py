@@ -58,5 +58,5 @@ class TinyModel(PocketModel):
 
 def tiny_runner(spec: ModelSpec, pocket: Pocket) -> ModelRunner:
     """The tiny model on the CPU, ready for a prompt."""
-    loaded = LoadedPocket(pocket.stdit, tiny_codec(), scaled=False, num_null_tokens=1)
+    loaded = LoadedPocket(pocket.stdit, tiny_codec(), scales_positions=False, num_null_tokens=1)
     return ModelRunner(spec, TinyModel(spec), loaded, PocketTextEncoder(pocket.text), torch.device("cpu"), "digest")

@@ -63,7 +63,7 @@ class OpenSoraModel:
     spec: ModelSpec = SPEC
     options: tuple[ModelOption, ...] = OPTIONS
     sizes: tuple[tuple[str, int], ...] = ()  # of the transformer, if not the published ones
-    scaled: bool = True  # timesteps and position embeddings depend on the size in pixels and the window
+    depends_on_size: bool = True  # timesteps and position embeddings depend on the size in pixels and the window
 
     @property
     def published(self) -> ModelSpec:
@@ -88,7 +88,7 @@ class OpenSoraModel:
         """See `VideoModel.timestep_shift`."""
         from pavdm_cli.models.opensora.config import timestep_shift
 
-        return timestep_shift(*size, self.layout(size, self.spec.fps).count(latents)) if self.scaled else 1.0
+        return timestep_shift(*size, self.layout(size, self.spec.fps).count(latents)) if self.depends_on_size else 1.0
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
         """With the scores of the options appended, as in the captions of training."""
@@ -131,7 +131,7 @@ class OpenSoraModel:
 
         if init == "weights":
             return loaded.load(self.spec, placement)
-        return loaded.load_without_weights(self.spec, placement, init, dict(self.sizes), self.scaled)
+        return loaded.load_without_weights(self.spec, placement, init, dict(self.sizes), self.depends_on_size)
 
     def digest(self) -> str:
         """See `VideoModel.digest`."""

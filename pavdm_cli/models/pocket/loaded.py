@@ -96,7 +96,7 @@ def load(vae_file: Path, denoiser: Path, placement: Placement, init: Init) -> Lo
         vae.decoder.to(torch.bfloat16)
         vae.large_decoder.to(torch.bfloat16)
         cast_linears(stdit, torch.bfloat16)
-    return LoadedPocket(stdit, vae, scaled=False, num_null_tokens=1)
+    return LoadedPocket(stdit, vae, scales_positions=False, num_null_tokens=1)
 
 
 def _read(vae_file: Path, denoiser: Path, placement: Placement) -> tuple[PocketVAE, STDiT]:

@@ -38,7 +38,7 @@ class STDiTModel:
 
     transformer: STDiT
     vae: nn.Module
-    scaled: bool  # position embeddings depend on the size in pixels
+    scales_positions: bool  # position embeddings depend on the size in pixels
     num_null_tokens: int  # length of the null embedding without a prompt
 
     @property
@@ -127,7 +127,7 @@ class STDiTModel:
         backend = partial(with_backend, config.attention, compiled_block() if config.compile else eager_block)
         attach = backend() if config.cache_text else None
         modulation = modulate() if config.cache_modulation else None
-        size = config.size if self.scaled else None
+        size = config.size if self.scales_positions else None
         full = partial(with_full_context, causal=config.causal_context)
 
         def build(text: TextKV) -> Denoiser:
@@ -159,7 +159,10 @@ class STDiTModel:
         fps = torch.tensor(self.model_fps(config.fps), device=noisy.device)
         modulation = self.transformer.modulation(timesteps.flatten(), fps)
         index = torch.arange(rows * count, dtype=torch.int32, device=noisy.device).view(rows, count)
-        text_kv, size = self.transformer.encode_text(*self.pad_batch(text)), config.size if self.scaled else None
+        text_kv, size = (
+            self.transformer.encode_text(*self.pad_batch(text)),
+            config.size if self.scales_positions else None,
+        )
         out: Tensor = self.transformer(noisy, index, modulation, text_kv, clean=config.context, size=size)
         return out
 
