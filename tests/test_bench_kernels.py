@@ -54,6 +54,20 @@ def test_rows_of_kernels_have_raw_samples_and_can_be_compared(small: None, tmp_p
     assert all(comparison.allowed is not None and comparison.ratio == pytest.approx(100) for comparison in comparisons)
 
 
+def test_compiled_kernels_are_appended_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_one(choice: kernels.KernelSelection, keep: Any) -> list[dict[str, Any]]:
+        row = dict.fromkeys(kernels.COLUMNS, 1) | {"op": "rope", "sizes": {}, "failed": []}
+        keep(row)
+        return [row]
+
+    monkeypatch.setattr(kernels, "compile_all", compile_one)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}\n")
+    result = CliRunner().invoke(app, ["bench", "kernels", "--compile-only", "--json", "--out", str(path)])
+    assert result.exit_code == 0, result.output
+    assert [json.loads(line).get("op") for line in path.read_text().splitlines()] == [None, "rope"]
+
+
 def test_rows_are_kept_as_they_come_and_an_operation_that_breaks_hides_no_other(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,7 +164,7 @@ WRONG = {
     "another method": (["--method", "rn"], 2, "--method must be one of base, pa, rw, got 'rn'"),
     "no weights": (["--init", "./nowhere"], 5, "there is no folder ./nowhere"),
     "a name of nothing": (["--init", "opensora"], 5, "no model is called 'opensora'"),
-    "pocket's weights": (["--init", "pocket"], 2, "--data is only for Open-Sora"),
+    "pocket's weights": (["--init", "pocket"], 2, "--data needs a model to fine-tune"),
     "all held out": (["--held-out", "3"], 2, "--held-out 3 of 3 videos leaves none"),
     "a file where the folder should be": (["--folder", "{folder}/tiny/vae/config.json"], 4, "cannot create the folder"),
 }

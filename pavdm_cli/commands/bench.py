@@ -177,8 +177,6 @@ def _kernels(selection: tuple[list[Any], ...], device: str | None, as_json: bool
     from pavdm_cli.models.devices import pick_device
 
     choice = KernelSelection(*selection)
-    if out and not device:
-        out.write_text("", encoding="utf-8")
     with ui.progress("kernels", len(choice.cases() if device else choice.builds()), "kernels") as advance:
 
         def on_result(row: dict[str, Any]) -> None:

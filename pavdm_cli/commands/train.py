@@ -168,7 +168,7 @@ def _model_to_finetune(init: str | None, data: Path | None) -> VideoModel | None
         if data is None:
             return None
         raise UsageError(
-            "--data is only for Open-Sora: pocket renders its own clips", "give --init opensora-v1.2, or a folder"
+            "pocket renders its own clips: --data needs a model to fine-tune", "give --init MODEL, a name or a folder"
         )
     if data is None:
         raise UsageError(f"{model.spec.name} is trained on your videos, so --data is required", "give --data FOLDER")
@@ -190,9 +190,7 @@ def _train_pocket(train_options: TrainOptions, make_task: Callable[[], Task]) ->
     from pavdm_cli.training.pocket import runs
 
     if torchrun.ranks()[2] > 1:
-        raise UsageError(
-            "pocket trains in one process", "start `pavdm train` without torchrun, or with --init opensora-v1.2"
-        )
+        raise UsageError("pocket trains in one process", "start `pavdm train` without torchrun, or with --init MODEL")
 
     def run(group: ProcessGroup) -> Path:
         task = make_task()
