@@ -137,10 +137,10 @@ def end_to_end(target: Target) -> Iterable[Command]:
 
 def training(target: Target) -> Iterable[Command]:
     """Training steps of pocket at full detail."""
-    steps, folder = (2, target.scratch / "codec") if target.tiny else (200, target.scratch / "codec")
-    options = ("--steps", steps, "--detail", 1, "--device", target.device, "--folder")
-    yield (*PAVDM, "train", "codec", *options, folder)
-    clips = ("--codec", folder / "codec.safetensors", "--clips", 4 if target.tiny else 64, "--method", "base")
+    steps, folder = (2, target.scratch / "vae") if target.tiny else (200, target.scratch / "vae")
+    options = ("--steps", steps, "--detail", 1, "--device", target.device, "--output-dir")
+    yield (*PAVDM, "train", "vae", *options, folder)
+    clips = ("--vae", folder / "vae.safetensors", "--clips", 4 if target.tiny else 64, "--method", "base")
     yield (*PAVDM, "train", "denoiser", *clips, *options, target.scratch / "base")
 
 

@@ -30,6 +30,7 @@ from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.pocket.checkpoint import digest, load_vae, training_metadata
 from pavdm_cli.models.pocket.frame_format import CODED_FPS, CODED_SIZE
+from pavdm_cli.models.pocket.model import DENOISER_FILE, VAE_FILE
 from pavdm_cli.runtime.untrusted import stored_values
 from pavdm_cli.video.contact_sheet import write_contact_sheet
 
@@ -85,14 +86,14 @@ def load_or_train_probe(args: argparse.Namespace) -> Probe:
         if step % 50 == 49:
             print(f"{name} {step + 1} loss {loss:.3f}", file=sys.stderr, flush=True)
 
-    vae = load_vae(args.weights / "codec.safetensors")
+    vae = load_vae(args.weights / VAE_FILE)
     return load(save(probe_training.train(vae, probe_training.ProbeTraining(), report), args.probe))
 
 
 def measure(part: str, args: argparse.Namespace, probe: Probe | None) -> bool:
     """Measure one part, print its bars and append them as a row."""
     start = time.monotonic()
-    vae, timing = load_vae(args.weights / "codec.safetensors"), chunk_timing(args)
+    vae, timing = load_vae(args.weights / VAE_FILE), chunk_timing(args)
     conditions: dict[str, Any]
     if part == "codec":
         results, conditions = bars.vae_bars(vae, HELD_OUT[:128], timing), {"scenes": 128}
@@ -107,7 +108,7 @@ def measure(part: str, args: argparse.Namespace, probe: Probe | None) -> bool:
     else:
         assert probe
         results, conditions = evaluate(part, args, probe)
-    conditions = {"world": world_of(args.weights / "codec.safetensors"), **conditions}
+    conditions = {"world": world_of(args.weights / VAE_FILE), **conditions}
     results = ratchet.tighten(results, part, conditions, ratchet.load_rows(args.results))
     row = {"part": part, "bars": {b.name: b.row() for b in results}, "settings": conditions}
     append_row(args, row | {"seconds": round(time.monotonic() - start, 1)})
@@ -151,7 +152,7 @@ def conditions_of(args: argparse.Namespace, video_set: VideoSet) -> dict[str, An
     return {
         "seeds": [video_set.seeds.start, video_set.seeds.stop],
         "length": video_set.seconds,
-        "weights": digest(args.weights / "codec.safetensors", args.weights / "denoiser.safetensors"),
+        "weights": digest(args.weights / VAE_FILE, args.weights / DENOISER_FILE),
         "probe": digest(args.probe),
         **stored_values(resolve(video_set.request)),
     }

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.integration
-def test_a_real_codec_holds_what_was_counted_without_contents(folder):
+def test_a_real_vae_holds_what_was_counted_without_contents(folder):
     config = job(folder)
     models = meta_of(config, CPU), pipeline.open_model(config)
     counted, measured = (astuple(estimate_vae_memory(model, CPU, frames=51, num_reencoded=5)) for model in models)
@@ -68,8 +68,8 @@ def test_the_window_is_full_at_once_only_where_that_much_is_given(folder):
 
 @pytest.mark.parametrize("frames", [1, 51, *integration(17)])
 def test_a_clip_waits_on_the_host_and_a_group_of_it_is_encoded_at_a_time(folder, frames):
-    codec = meta_of(job(folder), CUDA)
-    group, whole = (estimate_vae_memory(codec, CUDA, frames=count).encoding for count in (17, frames))
+    vae = meta_of(job(folder), CUDA)
+    group, whole = (estimate_vae_memory(vae, CUDA, frames=count).encoding for count in (17, frames))
     assert whole == group if frames >= 17 else whole < group
     model = pipeline.open_model(job(folder))
     sizes = []
@@ -98,7 +98,7 @@ def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_rejected_by_the_nam
 
 @pytest.mark.integration
 @pytest.mark.parametrize("size", [(240, 424), (720, 1280)])
-def test_the_codec_over_time_takes_three_of_its_widest_tensors_and_less_than_any_step(size):
+def test_the_vae_over_time_takes_three_of_its_widest_tensors_and_less_than_any_step(size):
     config = job("opensora-v1.2", window=5, context=0)
     model = meta_of(replace(config, spec=replace(config.spec, size=size)), CUDA)
     shape, vae = (size[0] // 8, size[1] // 8), model.vae.temporal_vae

@@ -56,7 +56,7 @@ PATHS = {
     "extend v.mp4 --output": "--output",
     "info": "FILE",
     "models pull opensora-v1.2 --folder": "--folder",
-    "train codec --folder": "--folder",
+    "train vae --output-dir": "--output-dir",
     "bench throughput --out": "--out",
     "bench compare": "FIRST",
 }

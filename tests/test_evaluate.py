@@ -291,7 +291,7 @@ def test_probe_training_is_deterministic_and_round_trips(tmp_path: Path, vae: Po
 
 
 def test_videos_come_from_the_given_weights(tmp_path: Path) -> None:
-    checkpoint.save(PocketVAE(PocketVAEConfig()), tmp_path / "codec.safetensors", {})
+    checkpoint.save(PocketVAE(PocketVAEConfig()), tmp_path / "vae.safetensors", {})
     checkpoint.save(Pocket(PocketConfig()), tmp_path / "denoiser.safetensors", {})
     video_set = VideoSet(range(2), 0.5, tmp_path, make_request("a ball", steps=6, device="cpu"))
     videos = list(generate_videos(video_set))

@@ -171,18 +171,31 @@ def test_a_training_step_changes_its_weights_and_the_result_is_a_model(folder: P
     words = (
         "--data",
         "videos",
-        "--folder",
+        "--output-dir",
         "run",
         "--steps",
         1,
-        "--batch",
+        "--batch-size",
         1,
         "--precision",
         "fp32",
         "--device",
         "cpu",
     )
-    sizes = ("--size", "72x64", "--fps", 8, "--window", 4, "--chunk", 2, "--held-out", 0, "--precision", "fp32")
+    sizes = (
+        "--size",
+        "72x64",
+        "--fps",
+        8,
+        "--window",
+        4,
+        "--chunk",
+        2,
+        "--validation-videos",
+        0,
+        "--precision",
+        "fp32",
+    )
     result = Path(run(folder, "train", "denoiser", "--init", "fake", *words, *sizes).strip())
     run(folder, "generate", PROMPT, "--frames", 5, "-o", "t.mp4", "--model", folder / result, "--device", "cpu")
     assert open_video(folder / "t.mp4").frames == 5

@@ -201,7 +201,8 @@ def test_shards_are_complete_and_balanced():
 def test_accumulated_batches_are_averaged(dataset, tmp_path):
     single, accumulated = make_task(dataset), make_task(dataset)
     metrics = train_step(
-        init_state(accumulated, tmp_path / "none.pt", adamw), replace(PLAN, accumulate=3, max_grad_norm=1e-9, lr=0.0)
+        init_state(accumulated, tmp_path / "none.pt", adamw),
+        replace(PLAN, gradient_accumulation=3, max_grad_norm=1e-9, lr=0.0),
     )
     losses = [single.loss(number) for number in range(3)]
     assert metrics["loss"] == pytest.approx(sum(loss.item() for loss in losses) / 3)

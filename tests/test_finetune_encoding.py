@@ -77,11 +77,11 @@ def video(tmp_path: Path) -> Path:
 
 def encode(cache: Cache, *videos: Path, advance: Callable[[int], None] = lambda done: None) -> int:
     """Encode what is missing; how many clips that was."""
-    codec = Means()
+    vae = Means()
     encode_clips(
-        cache, codec.encode_stream, clips_to_encode(cache, list_clips(cache, unique_videos(cache, videos))), advance
+        cache, vae.encode_stream, clips_to_encode(cache, list_clips(cache, unique_videos(cache, videos))), advance
     )
-    return codec.clips
+    return vae.clips
 
 
 def numbers(cache: Cache, video: Path, clip: int) -> list[float]:

@@ -133,7 +133,7 @@ def test_normalisation_is_that_of_the_recorded_weights():
 
 
 @pytest.mark.integration
-def test_denoising_alone_is_measured_without_the_libraries_of_the_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_denoising_alone_is_measured_without_the_libraries_of_the_vae(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("diffusers", "diffusers.models.autoencoders.autoencoder_kl", "transformers"):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(loaded, "XL2", SMALL)

@@ -156,13 +156,13 @@ def test_a_folder_without_a_model_is_answered_with_what_it_holds(tmp_path):
     )
 
 
-@pytest.mark.parametrize("missing", ["codec.safetensors", "denoiser.safetensors"])
+@pytest.mark.parametrize("missing", ["vae.safetensors", "denoiser.safetensors"])
 def test_a_missing_file_of_pocket_is_named(missing, tmp_path):
-    for name in {"codec.safetensors", "denoiser.safetensors"} - {missing}:
+    for name in {"vae.safetensors", "denoiser.safetensors"} - {missing}:
         (tmp_path / name).touch()
     error = refusal(tmp_path)
     assert error.message == f"{tmp_path} has no {missing}"
-    assert error.hint == "a folder of pocket holds codec.safetensors and denoiser.safetensors"
+    assert error.hint == "a folder of pocket holds vae.safetensors and denoiser.safetensors"
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="everything can be read")

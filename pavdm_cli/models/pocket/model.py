@@ -15,7 +15,7 @@ from pavdm_cli.models.stdit.options import FP32_TIMESTEPS
 if TYPE_CHECKING:
     from pavdm_cli.sampling.noise import NoiseLevels
 
-VAE_FILE, DENOISER_FILE = "codec.safetensors", "denoiser.safetensors"
+VAE_FILE, DENOISER_FILE = "vae.safetensors", "denoiser.safetensors"
 SPEC = ModelSpec(
     name="pocket",
     description="the bundled model: a small painted world, on any CPU, with no download",

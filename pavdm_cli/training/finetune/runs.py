@@ -88,7 +88,7 @@ def prepare_task(run: FinetuneRun, reporter: Reporter, processes: ProcessGroup) 
         require_weights(video_model.spec, published=video_model.published)
     meta = video_model.load(Placement(device), "meta")  # options are checked before anything is encoded
     check_room("training", _training_bytes(meta, config.lora_rank) // processes.world_size, device, SHARDING_HINT)
-    batches = _batch_config(video_model, spec, method, options.batch, processes)
+    batches = _batch_config(video_model, spec, method, options.batch_size, processes)
     encoding = _VideoEncoding(video_model, spec, config, device)
     cache = Cache(options.folder / "cache", *encoding.cache_keys())
     split = _find_and_split(cache, encoding, reporter, processes)
@@ -104,7 +104,7 @@ def prepare_task(run: FinetuneRun, reporter: Reporter, processes: ProcessGroup) 
         metadata["base"] = video_model.digest()
     else:
         model.unfreeze()
-    if config.checkpointing:
+    if config.gradient_checkpointing:
         enable_gradient_checkpointing(model)
     loss = LossModule(model, spec, PRECISIONS[config.precision])
     if processes.world_size > 1:
@@ -158,11 +158,11 @@ def finetune(task: FinetuneTask, run: FinetuneRun, report: StepReport) -> Path:
     options, config = run.options, run.config
     train_config = TrainConfig(
         options.steps,
-        options.rate,
+        options.learning_rate,
         warmup=min(config.warmup, options.steps),
         ema_decay=0.99,
-        validate_steps=config.validate_steps,
-        accumulate=config.accumulate,
+        validate_steps=config.checkpoint_every,
+        gradient_accumulation=config.gradient_accumulation,
         make_optimizers=adamw,
     )
     return train(task, train_config, options.folder, report, task.processes)
@@ -175,7 +175,9 @@ def _batch_config(
         raise UsageError(f"--method must be one of {', '.join(METHODS)}, got {method!r}", "pa is progressive")
     if batch_size % processes.world_size:
         multiple = f"a multiple of the {processes.world_size} processes"
-        raise UsageError(f"--batch must be {multiple}, got {batch_size}", "each process takes its share of every batch")
+        raise UsageError(
+            f"--batch-size must be {multiple}, got {batch_size}", "each process takes its share of every batch"
+        )
     return BatchConfig(
         method,
         Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk),
@@ -209,7 +211,7 @@ def _find_and_split(cache: Cache, encoding: _VideoEncoding, reporter: Reporter, 
     slow = sum(probes[video].rate < 0.99 * cache.format.fps for video in usable)
     if slow:
         reporter.warn(f"{slow} of them have fewer than {cache.format.fps} fps: frames repeat; lower --fps to avoid it")
-    return Split(cache, *_hold_out(usable, config.held_out))
+    return Split(cache, *_hold_out(usable, config.validation_videos))
 
 
 def _count_reasons(skipped: Sequence[Skipped]) -> str:
@@ -222,7 +224,7 @@ def _hold_out(videos: list[VideoItem], count: int | None) -> tuple[list[VideoIte
     if count is None:
         count = len(videos) // 20 or int(len(videos) >= 10)
     if count >= len(videos):
-        raise UsageError(f"--held-out {count} of {pluralize(len(videos), 'video')} leaves none", "hold out fewer")
+        raise UsageError(f"--validation-videos {count} of {pluralize(len(videos), 'video')} leaves none", "use fewer")
     held_out = {videos[number * len(videos) // count].path for number in range(count)} if count else set()
     return [v for v in videos if v.path not in held_out], [v for v in videos if v.path in held_out]
 
