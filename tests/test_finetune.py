@@ -35,7 +35,7 @@ from pavdm_cli.training.optimizer import adamw
 
 TINY = replace(SMALL, hidden=32, heads=2, text_width=8)
 SPEC = replace(OPENSORA, size=(16, 32), window=10)
-SHIFT = timestep_shift(16, 32, get("opensora-v1.2").layout((16, 32), 24).count(15))
+SHIFT = timestep_shift(16, 32, get("opensora-v1.2").layout((16, 32), 24).num_frames(15))
 PLAN = TrainConfig(4, lr=0.001, warmup=2, ema_decay=0.99, validate_steps=1, make_optimizers=adamw)
 
 

@@ -48,7 +48,7 @@ def counted(layout: LatentLayout, latents: int, begun: bool) -> int:
 def test_frames_of_latents_follow_one_another(layout: LatentLayout, begun: bool) -> None:
     for first in range(12):
         for last in range(first, 13):
-            found = layout.frames(first, last, begun)
+            found = layout.frame_range(first, last, begun)
             assert found == range(counted(layout, first, begun), counted(layout, last, begun))
 
 
@@ -56,18 +56,18 @@ def test_frames_of_latents_follow_one_another(layout: LatentLayout, begun: bool)
 @pytest.mark.parametrize("begun", [False, True])
 def test_frames_take_the_fewest_whole_units_of_latents(layout: LatentLayout, begun: bool) -> None:
     for frames in range(1, 70):
-        latents = layout.latents(frames, begun)
+        latents = layout.num_latents(frames, begun)
         assert latents % layout.unit == 0
-        assert layout.count(latents, begun) >= frames
-        assert layout.count(latents - layout.unit, begun) < frames or latents == layout.unit
+        assert layout.num_frames(latents, begun) >= frames
+        assert layout.num_frames(latents - layout.unit, begun) < frames or latents == layout.unit
 
 
 @every_layout
 def test_a_clip_has_no_latent_that_stands_for_more_than_it(layout: LatentLayout) -> None:
     for frames in range(70):
         latents = layout.filled_by(frames)
-        assert layout.count(latents) <= frames
-        assert layout.count(latents + layout.unit) > frames
+        assert layout.num_frames(latents) <= frames
+        assert layout.num_frames(latents + layout.unit) > frames
 
 
 def test_models_have_the_layouts_they_are_known_for() -> None:

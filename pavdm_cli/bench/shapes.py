@@ -64,7 +64,7 @@ def random_model(shape: Shape, device: torch.device, with_vae: bool = False, pre
     with_vae: with the model's VAE, which may need libraries that its transformer does not.
     """
     precision = precision or shape.spec.precisions_on(device.type)[0]
-    placement = Placement(device, precision, vae=with_vae)
+    placement = Placement(device, precision, load_vae=with_vae)
     runner = open_runner(shape.video_model, shape.spec, placement, init="random")
     width = runner.model.text_shape[1]
     return replace(runner, text_encoder=RandomTokens(shape.tokens, width))

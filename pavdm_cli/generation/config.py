@@ -129,12 +129,12 @@ class GenerationConfig:
     def frames_before(self, chunk: int) -> int:
         """Number of generated frames before a chunk; arguments as for `latents_before`."""
         latents = self.latents_before(chunk)
-        return self.layout.frames(latents, latents, self.continues_stream).start
+        return self.layout.frame_range(latents, latents, self.continues_stream).start
 
     @property
     def chunks(self) -> int:
         """Number of chunks in the video; the last may be truncated."""
-        return self.schedule.chunks(self.layout.latents(self.frames, self.continues_stream))
+        return self.schedule.chunks(self.layout.num_latents(self.frames, self.continues_stream))
 
     @property
     def endless(self) -> bool:

@@ -24,7 +24,7 @@ from pavdm_cli.video import StillImage, scale_to_cover
 
 def num_image_frames(config: GenerationConfig) -> int:
     """Frames that are encoded before the first step: 1 if the VAE encodes a single frame as a latent."""
-    return 1 if config.layout.first == 1 else config.layout.count(config.schedule.context)
+    return 1 if config.layout.first == 1 else config.layout.num_frames(config.schedule.context)
 
 
 def notes(config: GenerationConfig, still: StillImage) -> list[str]:

@@ -63,7 +63,7 @@ def open_model(config: GenerationConfig) -> ModelRunner:
 
 def make_levels(config: GenerationConfig) -> NoiseLevels:
     """The model's noise levels for this schedule."""
-    num_visible = min(config.schedule.window, config.spec.window) + config.schedule.offset
+    num_visible = min(config.schedule.window, config.spec.window) + config.schedule.position_offset
     return config.video_model.noise_levels(config.schedule.steps, config.spec.size, num_visible, config.options)
 
 

@@ -160,7 +160,7 @@ def _num_conditioning_frames(config: GenerationConfig, original: GeneratedVideo)
     from pavdm_cli.generation.image_start import num_image_frames  # which imports torch
 
     if "source" in original.metadata:
-        return config.layout.count(max(config.schedule.context, config.schedule.chunk))
+        return config.layout.num_frames(max(config.schedule.context, config.schedule.chunk))
     if "image" in original.metadata:
         return num_image_frames(config)
     return 0

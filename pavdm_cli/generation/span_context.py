@@ -112,7 +112,7 @@ def _encode_before(config: GenerationConfig, model: ModelRunner, task: RedoTask)
     layout, schedule, span = config.layout, config.schedule, task.span
     start = span.origin + Fraction(span.frames.start, config.spec.fps) - task.original.video.start
     available = layout.filled_by(int(start * config.spec.fps))
-    count = layout.count(min(layout.whole(max(schedule.context, schedule.chunk)), available))
+    count = layout.num_frames(min(layout.whole(max(schedule.context, schedule.chunk)), available))
     return _encode(config, model, task, range(span.frames.start - count, span.frames.start))
 
 
@@ -122,9 +122,9 @@ def _encode_after(config: GenerationConfig, model: ModelRunner, task: RedoTask) 
     span, stop = task.span, task.span.frames.stop
     if config.schedule.loop:
         count = len(_latent_range_after(config, span))
-        return _encode(config, model, task, range(layout.count(count, config.continues_stream)))[:, :count]
+        return _encode(config, model, task, range(layout.num_frames(count, config.continues_stream)))[:, :count]
     if layout.unit > 1 or layout.first == layout.rest:
-        latents = _encode(config, model, task, range(stop, stop + layout.count(count)))
+        latents = _encode(config, model, task, range(stop, stop + layout.num_frames(count)))
         return latents[:, :count]
     lead = layout.first + layout.rest * min(count, (stop - layout.first) // layout.rest)
     latents = _encode(config, model, task, range(stop - lead, stop + layout.rest * count))

@@ -50,13 +50,13 @@ class Placement:
     text_device: torch.device | None = None  # of the text encoder; None: the device
     decode_batch: int = DECODE_BATCH  # frames of 240p in the VAE at a time
     tiled: bool = False  # run the VAE in tiles: less memory, slightly different frames
-    vae: bool = True  # load the VAE
-    transformer: bool = True  # load the transformer
+    load_vae: bool = True
+    load_transformer: bool = True
     shards: int = 1  # processes that share the transformer's weights: each loads its own once they are sharded
     lora: tuple[LoraFile, ...] = ()  # merged into the transformer
 
     @property
-    def weights(self) -> torch.device:
+    def weights_device(self) -> torch.device:
         """The device that weights are loaded to."""
         return self.storage or self.device
 
@@ -67,11 +67,14 @@ class Placement:
 
     def bytes_by_device(self, transformer: int, vae: int) -> dict[torch.device, int]:
         """What loading weights of these sizes needs on each device; a shard goes straight to the model's device."""
-        shard, device = (transformer // self.shards, self.device) if self.loads_shards else (transformer, self.weights)
-        return {self.weights: vae} | {device: shard + vae * (device == self.weights)}
+        weights_device = self.weights_device
+        shard, device = (
+            (transformer // self.shards, self.device) if self.loads_shards else (transformer, weights_device)
+        )
+        return {weights_device: vae} | {device: shard + vae * (device == weights_device)}
 
     @property
-    def text(self) -> torch.device:
+    def text_encoder_device(self) -> torch.device:
         """The device of the text encoder."""
         return self.text_device or self.device
 
@@ -99,7 +102,7 @@ class StepShape:
 class DenoiserConfig:
     """How a denoiser is built. `cache_modulation` and `cache_text` are for benchmarks: they change no frame."""
 
-    context: int  # positions before the window's first latent
+    position_offset: int  # RoPE position of the window's first latent
     size: tuple[int, int]  # pixels, height and width
     fps: float
     reuse_context: bool  # keys and values of the context are cached until the window shifts
@@ -270,9 +273,14 @@ class LoadedModel(Protocol):
         """
 
     def velocity(
-        self, noisy: Tensor, timesteps: Tensor, text: Sequence[TextEmbedding], config: DenoiserConfig
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Sequence[TextEmbedding],
+        config: DenoiserConfig,
+        num_context_latents: int = 0,
     ) -> Tensor:  # (B, T, C, h, w), (B, T) from 0 to 1000
-        """Clean - noise, differentiable; the first `config.context` latents attend over time to themselves alone."""
+        """Clean - noise, differentiable; the first `num_context_latents` attend over time to themselves alone."""
 
     def unfreeze(self) -> None:
         """Set `requires_grad` on the weights that the model's own training updates."""

@@ -160,7 +160,7 @@ class Workers:
         options: Options,
     ) -> Callable[[], None]:
         """Begin to load the transformer; returns a function that waits for it."""
-        _, wait = self.begin("load", spec, replace(placement, vae=False), execution, options)
+        _, wait = self.begin("load", spec, replace(placement, load_vae=False), execution, options)
         return wait
 
     def text_kv(self, text: Sequence[Sequence[TextEmbedding]], schedule: Schedule, execution: ExecutionConfig) -> Any:

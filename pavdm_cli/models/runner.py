@@ -190,7 +190,7 @@ class ModelRunner:
         """How denoisers are built for a schedule."""
         causal = self.spec.causal and not schedule.noisy_context
         return DenoiserConfig(
-            context=schedule.offset,
+            position_offset=schedule.position_offset,
             size=self.spec.size,
             fps=self.spec.fps,
             reuse_context=execution.reuse_context and not schedule.noisy_context,

@@ -229,7 +229,7 @@ def prefill_context(
         return None
     if not schedule.noisy_context and not levels.context_sigma:
         return denoiser.prefill(clean, 0)
-    level = schedule.level(state.chunks[0], state.now) if schedule.noisy_context else levels.context
+    level = schedule.level(state.chunks[0], state.now) if schedule.noisy_context else levels.context_row
     recent = range(first - state.context.shape[1], first)
     parts = [sample_noise(noise, part, clean, state.now) for part in (schedule.sink_latents(recent.start), recent)]
     return denoiser.prefill(add_noise(clean, torch.cat(parts, dim=1), levels.sigmas[level]), level)

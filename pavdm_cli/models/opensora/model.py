@@ -88,7 +88,9 @@ class OpenSoraModel:
         """See `VideoModel.timestep_shift`."""
         from pavdm_cli.models.opensora.config import timestep_shift
 
-        return timestep_shift(*size, self.layout(size, self.spec.fps).count(latents)) if self.depends_on_size else 1.0
+        return (
+            timestep_shift(*size, self.layout(size, self.spec.fps).num_frames(latents)) if self.depends_on_size else 1.0
+        )
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
         """With the scores of the options appended, as in the captions of training."""

@@ -100,7 +100,7 @@ def load(vae_file: Path, denoiser: Path, placement: Placement, init: Init) -> Lo
 
 
 def _read(vae_file: Path, denoiser: Path, placement: Placement) -> tuple[PocketVAE, STDiT]:
-    device = placement.weights
+    device = placement.weights_device
     return checkpoint.load_vae(vae_file).to(device), checkpoint.load_stdit(denoiser).to(device)
 
 
@@ -110,6 +110,6 @@ def _init(placement: Placement, init: Init) -> tuple[PocketVAE, STDiT]:
         with torch.device("meta"):
             vae, stdit = PocketVAE(PocketVAEConfig()), STDiT(config)
         return vae.eval().requires_grad_(False), stdit.to("meta").eval().requires_grad_(False)
-    known, device = {"rope.freqs": rotary_frequencies(config.head_width)}, placement.weights
+    known, device = {"rope.freqs": rotary_frequencies(config.head_width)}, placement.weights_device
     vae = init_random(lambda: PocketVAE(PocketVAEConfig()), device, torch.float32, {})
     return vae, init_random(lambda: STDiT(config), device, torch.float32, known)

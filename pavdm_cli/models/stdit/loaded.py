@@ -132,7 +132,7 @@ class STDiTModel:
 
         def build(text: TextKV) -> Denoiser:
             text_kv = attach(text) if attach else backend()(self.transformer.encode_text(*text))
-            inputs = (self.transformer, text_kv, modulation or modulate(), config.context, size)
+            inputs = (self.transformer, text_kv, modulation or modulate(), config.position_offset, size)
             return with_kv_cache(*inputs) if config.reuse_context else full(*inputs)
 
         caches_all = config.cache_text and config.cache_modulation
@@ -152,7 +152,12 @@ class STDiTModel:
         return padded_rows, nn.utils.rnn.pad_sequence([mask.to(weight.device) for mask in masks], batch_first=True)
 
     def velocity(
-        self, noisy: Tensor, timesteps: Tensor, text: Sequence[TextEmbedding], config: DenoiserConfig
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Sequence[TextEmbedding],
+        config: DenoiserConfig,
+        num_context_latents: int = 0,
     ) -> Tensor:  # (B, T, C, h, w), (B, T)
         """See `LoadedModel.velocity`."""
         rows, count = timesteps.shape
@@ -163,7 +168,7 @@ class STDiTModel:
             self.transformer.encode_text(*self.pad_batch(text)),
             config.size if self.scales_positions else None,
         )
-        out: Tensor = self.transformer(noisy, index, modulation, text_kv, clean=config.context, size=size)
+        out: Tensor = self.transformer(noisy, index, modulation, text_kv, clean=num_context_latents, size=size)
         return out
 
     def unfreeze(self) -> None:

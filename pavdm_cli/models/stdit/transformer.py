@@ -117,7 +117,7 @@ class ContextKV(NamedTuple):
     """KV cache of the clean latents; without a cache (`kv` None), only the position offset."""
 
     kv: Tensor | None  # (depth, 2, B, C, S, N, K), normalized and rotated
-    latents: int  # position of the first noisy latent: C, or fewer if positions repeat
+    position: int  # of the first noisy latent: C, or fewer if positions repeat
 
 
 class STDiT(nn.Module):
@@ -182,9 +182,9 @@ class STDiT(nn.Module):
 
         z (B, T, C, H, W); level_idx int32 (T,) or (B, T), rows of the modulation; context_kv: of clean latents before
         z, of which the first `clean` attend over time only to themselves; size: height, width in pixels.
-        Noisy latents start at `context_kv.latents`, or right after the clean ones.
+        Noisy latents start at `context_kv.position`, or right after the clean ones.
         """
-        start, past_kv = (clean, None) if context_kv is None else (context_kv.latents, context_kv.kv)
+        start, past_kv = (clean, None) if context_kv is None else (context_kv.position, context_kv.kv)
         count = z.shape[1] - clean
         kv_caches = [None] * self.config.depth if past_kv is None else past_kv.unbind(0)
         rope = text.position_cache(("rope", start, count, clean), lambda: self.rope(start, count, clean))

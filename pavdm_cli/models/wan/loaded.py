@@ -143,7 +143,7 @@ class LoadedWan:
                 text_kv = text if modulation else self.transformer.encode_text(*text)
                 return Conditioning(modulation or modulate(), text_kv, config.attention.any_length, rope, run)
 
-            inputs = (self.transformer, conditioning, config.context)
+            inputs = (self.transformer, conditioning, config.position_offset)
             if config.reuse_context:
                 return with_kv_cache(*inputs)
             return with_full_context(*inputs, causal=config.causal_context)
@@ -160,20 +160,26 @@ class LoadedWan:
         return rows
 
     def velocity(
-        self, noisy: Tensor, timesteps: Tensor, text: Sequence[TextEmbedding], config: DenoiserConfig
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Sequence[TextEmbedding],
+        config: DenoiserConfig,
+        num_context_latents: int = 0,
     ) -> Tensor:  # (B, T, C, h, w), (B, T)
         """See `LoadedModel.velocity`."""
         rows, count = timesteps.shape
         modulation = self.transformer.modulation(timesteps.flatten(), torch.tensor(config.fps, device=noisy.device))
         index = torch.arange(rows * count, dtype=torch.int32, device=noisy.device).view(rows, count)
-        text_kv, context = self.transformer.encode_text(self.pad_batch(text)), config.context
+        text_kv = self.transformer.encode_text(self.pad_batch(text))
         conditioning = Conditioning(modulation, text_kv, config.attention.any_length)
-        if not context:
+        if not num_context_latents:
             velocity: Tensor = self.transformer(noisy, index, conditioning)
             return -velocity.to(noisy)
-        clean, window = noisy[:, :context], noisy[:, context:]
-        kv_cache = self.transformer.prefill(clean, index[:, :context], conditioning)
-        out = self.transformer(window, index[:, context:], conditioning, start=context, kv_cache=kv_cache)
+        clean, window = noisy[:, :num_context_latents], noisy[:, num_context_latents:]
+        clean_index, window_index = index[:, :num_context_latents], index[:, num_context_latents:]
+        kv_cache = self.transformer.prefill(clean, clean_index, conditioning)
+        out = self.transformer(window, window_index, conditioning, start=num_context_latents, kv_cache=kv_cache)
         return -torch.cat([torch.zeros_like(clean), out.to(noisy)], dim=1)
 
     def unfreeze(self) -> None:

@@ -98,7 +98,7 @@ def prepare_task(run: FinetuneRun, reporter: Reporter, processes: ProcessGroup) 
         return load_dataset(cache, videos, encoding.format_caption)
 
     metadata = options.metadata | {"method": method, "size": spec.size, "fps": spec.fps, "videos": len(split.videos)}
-    model = video_model.load(Placement(device, vae=False), "weights")
+    model = video_model.load(Placement(device, load_vae=False), "weights")
     if config.lora_rank:
         add_adapters(model, config.lora_rank)
         metadata["base"] = video_model.digest()
@@ -131,7 +131,7 @@ class _VideoEncoding:
     @property
     def placement(self) -> Placement:
         """In the model's own precision, without its transformer."""
-        return Placement(self.device, self.spec.precisions_on(self.device.type)[0], transformer=False)
+        return Placement(self.device, self.spec.precisions_on(self.device.type)[0], load_transformer=False)
 
     def format_caption(self, caption: str) -> str:
         """The caption as the text encoder gets it."""
@@ -148,9 +148,9 @@ class _VideoEncoding:
         """What cached latents and caption embeddings depend on."""
         spec, model, precision = self.spec, self.model, self.placement.precision
         layout = model.layout(spec.size, spec.fps)
-        frames = layout.count(spec.window + spec.chunk)
+        frames = layout.num_frames(spec.window + spec.chunk)
         vae, text_encoder = (f"{model.weights_digest(part)} {precision}" for part in ("vae", "text"))
-        return LatentFormat(spec.size, spec.fps, frames, layout.latents(frames), vae), text_encoder
+        return LatentFormat(spec.size, spec.fps, frames, layout.num_latents(frames), vae), text_encoder
 
 
 def finetune(task: FinetuneTask, run: FinetuneRun, report: StepReport) -> Path:

@@ -75,7 +75,7 @@ class LossModule(nn.Module):
         config = DenoiserConfig(batch.context, size, fps, reuse_context=False, causal_context=True, attention=TORCH)
         noisy = add_noise(batch.latents, batch.noise, batch.timesteps)
         timesteps = batch.timesteps.to(self.dtype)  # rounded as the trained weights will be
-        return velocity_loss(self.loaded.velocity(noisy, timesteps, inputs, config), batch)
+        return velocity_loss(self.loaded.velocity(noisy, timesteps, inputs, config, batch.context), batch)
 
 
 def enable_gradient_checkpointing(model: LoadedModel) -> None:
