@@ -146,7 +146,7 @@ def tiny_models() -> tuple[WanTransformer, WanVAE, SkyReelsV2DiffusionForcingPip
     """The same random weights in both forms."""
     torch.manual_seed(0)
     network = SkyReelsV2Transformer3DModel(
-        (1, 2, 2), TINY.heads, TINY.head_width, 16, 16, TINY.text_dim, TINY.freq_dim, TINY.ffn_dim, TINY.layers,
+        (1, 2, 2), TINY.heads, TINY.head_dim, 16, 16, TINY.text_dim, TINY.freq_dim, TINY.ffn_dim, TINY.layers,
         inject_sample_info=True,
     )  # fmt: skip
     autoencoder = AutoencoderKLWan(base_dim=4)

@@ -32,7 +32,7 @@ VAE = VAEConfig(SpatialConfig((8, 8, 16, 16), groups=4), TemporalConfig(filters=
 
 
 def small(dtype: torch.dtype = torch.float32) -> STDiT:
-    return init_random(lambda: STDiT(SMALL), CPU, dtype, {"rope.freqs": rotary_frequencies(SMALL.head_width)})
+    return init_random(lambda: STDiT(SMALL), CPU, dtype, {"rope.freqs": rotary_frequencies(SMALL.head_dim)})
 
 
 def test_every_weight_is_random_but_those_that_training_leaves_alone():

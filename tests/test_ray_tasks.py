@@ -73,7 +73,7 @@ def test_a_cancelled_task_gives_its_job_back(tmp_path: Path, monkeypatch: pytest
         render_job(sent(tmp_path))
     status = open_queue(FileStore(tmp_path)).status(NAME)
     assert status.attempt is not None
-    assert (status.kind, status.attempt.state) == ("queued", "stopped")
+    assert (status.state, status.attempt.state) == ("queued", "stopped")
 
 
 def claim(queue: Queue, frames: int) -> Attempt:
@@ -89,19 +89,19 @@ def claim(queue: Queue, frames: int) -> Attempt:
 def test_an_attempt_that_is_known_to_be_dead_is_taken_over_at_once(tmp_path: Path) -> None:
     queue = open_queue(FileStore(tmp_path))
     claim(queue, frames=4)
-    assert queue.status(NAME).kind == "running"
-    assert (queue.status(NAME, last_dead_attempt=1).kind, queue.status(NAME, last_dead_attempt=1).tries) == (
+    assert queue.status(NAME).state == "running"
+    assert (queue.status(NAME, last_dead_attempt=1).state, queue.status(NAME, last_dead_attempt=1).failures) == (
         "queued",
         0,
     )
     claim(queue, frames=4)  # not a frame more
-    assert (queue.status(NAME, last_dead_attempt=2).kind, queue.status(NAME, last_dead_attempt=2).tries) == (
+    assert (queue.status(NAME, last_dead_attempt=2).state, queue.status(NAME, last_dead_attempt=2).failures) == (
         "queued",
         1,
     )
     claim(queue, frames=4)
-    assert queue.status(NAME, last_dead_attempt=3).kind == "failed"
-    assert queue.status(NAME, last_dead_attempt=2).kind == "running"
+    assert queue.status(NAME, last_dead_attempt=3).state == "failed"
+    assert queue.status(NAME, last_dead_attempt=2).state == "running"
 
 
 def test_a_withdrawn_job_is_left_by_its_process_and_may_be_continued(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_withdrawn_job_is_left_by_its_process_and_may_be_continued(tmp_path: P
     assert queue.is_superseded(NAME, attempt)
     status = queue.status(NAME)
     assert status.attempt is not None
-    assert (status.kind, status.attempt.state, status.attempt.frames, status.attempt.threads) == (
+    assert (status.state, status.attempt.state, status.attempt.frames, status.attempt.threads) == (
         "queued",
         "stopped",
         4,
@@ -216,14 +216,14 @@ def test_deaths_of_tasks_are_recorded(tmp_path: Path, monkeypatch: pytest.Monkey
         return tasks.status(job)
 
     claim(queue, frames=4)
-    assert (end(Crashed("gone"), last=0).kind, failed) == ("queued", [])  # the next attempt continues after frame 4
+    assert (end(Crashed("gone"), last=0).state, failed) == ("queued", [])  # the next attempt continues after frame 4
     error = Crashed("task")
     error.cause = ModuleNotFoundError("No module named 'pavdm_cli'")  # type: ignore[attr-defined]
     status = end(error, last=1)
-    assert (status.kind, status.tries) == ("queued", 1)
+    assert (status.state, status.failures) == ("queued", 1)
     assert "No module named 'pavdm_cli'" in failed[-1]
     claim(queue, frames=4)
-    assert end(Crashed("the node is low on memory\nmore"), last=2).kind == "failed"
+    assert end(Crashed("the node is low on memory\nmore"), last=2).state == "failed"
     assert failed[-1] == "its process died (the node is low on memory)"
 
 

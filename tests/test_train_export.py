@@ -80,11 +80,11 @@ def test_large_weights_are_shards_with_an_index(trained, tmp_path):
 def test_every_part_of_a_sharded_denoiser_loads(trained, tmp_path):
     export(*trained, tmp_path / "a", SMALL)
     model = find(str(tmp_path / "a"))
-    assert model.published.name == "pocket"
+    assert model.published_spec.name == "pocket"
     path, whole = tmp_path / "a" / DENOISER_FILE, checkpoint.load_denoiser(trained[1])
     for part, expected in ((checkpoint.load_text(path), whole.text), (checkpoint.load_stdit(path), whole.stdit)):
         assert all(torch.equal(value, expected.state_dict()[name]) for name, value in part.state_dict().items())
-    assert model.weights_digest("transformer") != checkpoint.digest(trained[1])
+    assert model.part_digest("transformer") != checkpoint.digest(trained[1])
 
 
 def test_the_digest_covers_every_shard(trained, tmp_path):

@@ -49,7 +49,7 @@ def frames_of(path: Path) -> NDArray[np.uint8]:
 
 def test_both_layouts_are_recognized_and_loaded(folder: Path) -> None:
     model = registry.find(str(folder))
-    assert model.published.name == "skyreels-v2-df-1.3b"
+    assert model.published_spec.name == "skyreels-v2-df-1.3b"
     loaded = load(replace(find(str(folder)), size=(128, 128)))
     weights = loaded.transformer.state_dict()
     assert all(torch.equal(weights[name], weight) for name, weight in golden("dit_weights_original").items())
@@ -119,7 +119,7 @@ def test_a_checkpoint_is_the_variant_that_its_configuration_says(tmp_path: Path)
         kind = variant.spec.architectures["transformer"][0]
         (tmp_path / name / "transformer" / "config.json").write_text(json.dumps({"_class_name": kind, **sizes}))
         expected = "skyreels-v2-df-14b-540p" if name == "skyreels-v2-df-14b-720p" else name  # sizes are all the same
-        assert registry.find(str(tmp_path / name)).published.name == expected
+        assert registry.find(str(tmp_path / name)).published_spec.name == expected
 
 
 @pytest.mark.parametrize(

@@ -158,9 +158,9 @@ def _submit_all(tasks: Tasks, jobs: Sequence[Job]) -> None:
         if len(tasks.running) >= MAX_SUBMITTED:
             return
         status = tasks.status(job)
-        if status.kind in ("done", "failed"):
+        if status.state in ("done", "failed"):
             tasks.settled.add(job.name)
-        elif status.kind == "queued":
+        elif status.state == "queued":
             threads = threads_of(job, status, lambda job: threads_on(device_on(job, nodes), nodes, len(jobs)))
             last = status.attempt.number if status.attempt else 0
             tasks.running[_submit(tasks, job, last, threads, nodes)] = Submission(job, last)
@@ -202,7 +202,7 @@ def _record_death(tasks: Tasks, submission: Submission, error: Exception) -> Non
     if attempt is None or attempt.state != "running":  # it ended before its process
         return
     tasks.last_dead_attempt[job.name] = attempt.number
-    if cause or queue.status(job.name, attempt.number).kind == "failed" or not attempt.frames:
+    if cause or queue.status(job.name, attempt.number).state == "failed" or not attempt.frames:
         reason = diagnose(cause).as_line() if cause else f"its process died ({first_line(error)})"
         queue.renew(job.name, replace(attempt, state="failed", error=reason))
 

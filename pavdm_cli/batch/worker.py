@@ -97,15 +97,15 @@ def claim(
     for job in (job for job in jobs if job.name not in settled_names):
         status = queue.status(job.name)
         listener.on_status(job, status)
-        if status.kind in ("done", "failed"):
+        if status.state in ("done", "failed"):
             settled_names.add(job.name)
-        elif status.kind == "queued":
-            if not status.tries and models.fits(job.request):
+        elif status.state == "queued":
+            if not status.failures and models.fits(job.request):
                 if attempt := queue.claim(job.name, status, threads_of(job, status, threads)):
                     return job, attempt
             else:
                 remaining.append((job, status))
-    for job, status in sorted(remaining, key=lambda entry: entry[1].tries):
+    for job, status in sorted(remaining, key=lambda entry: entry[1].failures):
         if attempt := queue.claim(job.name, status, threads_of(job, status, threads)):
             return job, attempt
     return None

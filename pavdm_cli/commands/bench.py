@@ -82,7 +82,7 @@ def throughput(
 ) -> None:
     """Frames per second of denoising alone and end to end, phases and stages, first frame, step times, memory."""
     name = shape or (model if random_weights else "mid" if ablate else None)
-    model = name if name in MODELS else get(name).published.name if name in SHAPES else model
+    model = name if name in MODELS else get(name).published_spec.name if name in SHAPES else model
     request = request_from_params(ctx.params, model=model)
     if not name and (idle := {"--whole", "--samples"} & common.command_line_options(ctx).keys()):
         raise UsageError(f"{min(idle)} needs random weights", "add --random-weights, or --shape")

@@ -54,7 +54,7 @@ def execution_settings(config: GenerationConfig, sources: OptionSources) -> dict
     names = EXECUTION + RESIZABLE_EXECUTION * bool(config.spec.size_multiple)
     values = {name: str(getattr(config.execution, name)) for name in names}
     model = meta_model_of(config).model
-    case = Case(machine_of(config.device), model.dtype, model.head_width)
+    case = Case(machine_of(config.device), model.dtype, model.head_dim)
     values["attention"] = choose_backend(config.execution.attention, case).name
     open_names = [name for name in values if str(sources.get(name, ("auto", ""))[0]) in ("auto", "0")]
     return {name: (values[name], "this machine") for name in open_names}
@@ -78,7 +78,7 @@ def plan_and_report(config: GenerationConfig) -> GenerationConfig:
     _print_notes(config)
     if not memory_plan.needs_memory_plan(config):
         return config
-    require_weights(config.spec, bool(config.prompt), config.video_model.published)
+    require_weights(config.spec, bool(config.prompt), config.video_model.published_spec)
     plan = memory_plan.choose_plan(config)
     ui.show_table("", ("memory", *STAGES), memory_report.format_rows(plan), to_stderr=True)
     return _require_fit(plan, config)
@@ -95,7 +95,7 @@ def print_plan(
 
     _print_notes(config)
     if config.spec.name not in MODELS and not config.spec.bundled:  # built-in models are planned without their weights
-        require_weights(config.spec, bool(config.prompt), config.video_model.published)
+        require_weights(config.spec, bool(config.prompt), config.video_model.published_spec)
     plan = memory_plan.choose_plan(config)
     time, origins = estimate.estimate(plan.config, pixels), settings_with_sources(config, sources or {})
     origins |= execution_settings(plan.config, sources or {})
@@ -118,7 +118,7 @@ def _print_notes(config: GenerationConfig) -> None:
     from pavdm_cli.generation.advice import advice
 
     texts = [prompt.text for prompt in config.prompts] if config.prompt else []
-    truncation_notes = [line for text in texts for line in config.video_model.prompt_notes(text)]
+    truncation_notes = [line for text in texts for line in config.video_model.truncation_notes(text)]
     for line in (*config.notes, *advice(config), *truncation_notes):
         ui.note(line)
 

@@ -165,7 +165,7 @@ def _model_to_finetune(init: str | None, data: Path | None) -> VideoModel | None
         data is not None or (init != POCKET.name and init in MODELS) or (init is not None and Path(init).is_dir())
     )
     model = find(init or POCKET.name if finetunes else POCKET.name)
-    if model.published.name == POCKET.name:
+    if model.published_spec.name == POCKET.name:
         if data is None:
             return None
         raise UsageError(

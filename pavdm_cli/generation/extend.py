@@ -215,7 +215,7 @@ def shape_notes(config: GenerationConfig, source: Source) -> list[str]:
     enlargement = max(shape, 1 / shape)
     if enlargement < MIN_ENLARGED:
         return []
-    is_fixed = any(option.option == "--aspect" for option in spec.ignored)
+    is_fixed = any(option.flag == "--aspect" for option in spec.ignored)
     hint = "" if is_fixed else "; choose a --size or --aspect of its shape"
     return [
         f"{spec.name} makes frames of {width}x{height} and sees only the centre of this {video.width}x{video.height} "

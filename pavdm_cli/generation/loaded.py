@@ -44,7 +44,7 @@ class LoadedRunner:
 
 def load(config: GenerationConfig) -> LoadedRunner:
     """Load the model, with settings that fit in memory. Raises: UsageError, ModelError, DeviceError."""
-    require_weights(config.spec, bool(config.prompt), config.video_model.published)
+    require_weights(config.spec, bool(config.prompt), config.video_model.published_spec)
     planned_config = _fit_to_memory(config)
     return LoadedRunner(planned_config, pipeline.open_model(planned_config))
 

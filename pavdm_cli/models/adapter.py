@@ -151,7 +151,7 @@ class VideoModel(Protocol):
     def options(self) -> tuple[ModelOption, ...]: ...
 
     @property
-    def published(self) -> ModelSpec:
+    def published_spec(self) -> ModelSpec:
         """The spec of the published model, also where these weights are in a folder of the user's."""
 
     def __hash__(self) -> int: ...
@@ -177,7 +177,7 @@ class VideoModel(Protocol):
     def text_tokens(self) -> int:
         """Tokens of a typical prompt, for benchmarks."""
 
-    def prompt_notes(self, text: str) -> list[str]:
+    def truncation_notes(self, text: str) -> list[str]:
         """One line on what is cut off a formatted prompt, if anything."""
 
     def count_tokens(self, text: str) -> int:
@@ -195,7 +195,7 @@ class VideoModel(Protocol):
     def digest(self) -> str:
         """16 hexadecimal digits of the weights. Raises: ModelError."""
 
-    def weights_digest(self, part: str) -> str:
+    def part_digest(self, part: str) -> str:
         """The same of the VAE ("vae"), or of everything that a prompt's embedding depends on ("text")."""
 
 
@@ -236,11 +236,11 @@ class LoadedModel(Protocol):
         """Length of the longest prompt in tokens, and their width."""
 
     @property
-    def hidden(self) -> int:
+    def hidden_size(self) -> int:
         """Width of the residual stream."""
 
     @property
-    def head_width(self) -> int:
+    def head_dim(self) -> int:
         """Width of an attention head."""
 
     @property

@@ -103,7 +103,7 @@ class Channel:
         with suppress(RuntimeError, ValueError):
             _store().set(FAILURE, pickle.dumps((self.rank, error)))
 
-    def lost(self) -> LostProcessError:
+    def lost_process_error(self) -> LostProcessError:
         """The error for a process that has ended, with its reason if it said one."""
         try:
             rank, error = pickle.loads(_store().get(FAILURE)) if _store().check([FAILURE]) else (0, None)
@@ -137,7 +137,7 @@ class Workers:
             for tensor in tensors:
                 self.channel.broadcast_tensor(tensor.contiguous())
         except RuntimeError as error:
-            raise self.channel.lost() from error
+            raise self.channel.lost_process_error() from error
         handle = Handle(key)
         weakref.finalize(handle, self._dropped.append, key)
         return handle, self._wait
@@ -147,7 +147,7 @@ class Workers:
         try:
             errors = self.channel.gather(None)
         except RuntimeError as error:
-            raise self.channel.lost() from error
+            raise self.channel.lost_process_error() from error
         for rank, failure in enumerate(errors):
             if failure:
                 raise LostProcessError(f"process {rank} failed: {failure.message}", failure.hint)
@@ -198,7 +198,7 @@ class Workers:
             yield
         except RuntimeError as error:
             if is_lost_connection(error):
-                raise self.channel.lost() from error
+                raise self.channel.lost_process_error() from error
             raise
 
 
@@ -232,7 +232,7 @@ class WorkerPass:
             try:
                 return self.workers.channel.receive(window) if self.returns else None
             except RuntimeError as error:
-                raise self.workers.channel.lost() from error
+                raise self.workers.channel.lost_process_error() from error
 
         return result
 

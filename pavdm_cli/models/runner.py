@@ -92,7 +92,7 @@ class ModelRunner:
 
     def residual_values(self, guidance: float) -> int:
         """Values in the residual stream per latent: batch * tokens * width."""
-        return (1 if guidance == 1 else 2) * self.model.tokens_per_latent(self.layout) * self.model.hidden
+        return (1 if guidance == 1 else 2) * self.model.tokens_per_latent(self.layout) * self.model.hidden_size
 
     def denoiser(
         self,
@@ -262,5 +262,5 @@ def with_offload(runner: ModelRunner, mode: str) -> ModelRunner:
 
 def with_attention(runner: ModelRunner, name: str) -> ModelRunner:
     """The same model with an attention backend by name, or the first that fits. Raises: UsageError, DeviceError."""
-    case = Case(machine_of(runner.device), runner.model.dtype, runner.model.head_width)
+    case = Case(machine_of(runner.device), runner.model.dtype, runner.model.head_dim)
     return replace(runner, attention=choose_backend(name, case))

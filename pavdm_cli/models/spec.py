@@ -51,9 +51,14 @@ class ModelOption:
 class IgnoredOption:
     """A command-line option that has no effect with a model."""
 
-    option: str
+    flag: str  # with its dashes
     reason: str
     hint: str = ""  # what to do instead; empty: the option is ignored with a note
+
+    @property
+    def key(self) -> str:
+        """The name in Python, as `ModelOption.key`."""
+        return self.flag.removeprefix("--").replace("-", "_")
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def write(folder: Path, shards: int = 1) -> Path:
 @cache
 def parts() -> tuple[dict[str, Tensor], ...]:
     """Transformer, VAE and text encoder, the same for every test."""
-    transformer = weights(lambda: STDiT(STDIT), {"rope.freqs": rotary_frequencies(STDIT.head_width)})
+    transformer = weights(lambda: STDiT(STDIT), {"rope.freqs": rotary_frequencies(STDIT.head_dim)})
     encoder = weights(lambda: text_encoder.build(T5), {})
     del encoder["encoder.embed_tokens.weight"]  # `shared` once more
     surplus = {"lm_head.weight": torch.zeros(96, 32), "decoder.final_layer_norm.weight": torch.zeros(32)}

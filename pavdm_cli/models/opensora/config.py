@@ -1,4 +1,4 @@
-"""Open-Sora v1.2: reads and checks the transformer's configuration; precision, timestep shift."""
+"""Open-Sora v1.2: reads and checks the transformer's configuration; dtype of the text encoder, timestep shift."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pavdm_cli.runtime.untrusted import summarize
 XL2 = STDiTConfig(hidden=1152, depth=28, heads=16, in_channels=4, out_channels=8, text_width=4096, text_length=300)
 
 
-def precision(device: torch.device) -> torch.dtype:
+def text_encoder_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 on a CUDA GPU, as published; else float32."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 

@@ -15,7 +15,7 @@ from pavdm_cli.hub.checkpoint import StoredTensors, check_tensors, load_into, lo
 from pavdm_cli.hub.weight_memory import check_room, weight_bytes
 from pavdm_cli.hub.weights_dir import cache_folder, require_weights, weights_folder
 from pavdm_cli.models.adapter import Init, Placement, TextEncoder
-from pavdm_cli.models.opensora.config import XL2, precision, read_config
+from pavdm_cli.models.opensora.config import XL2, read_config, text_encoder_dtype
 from pavdm_cli.models.opensora.export import export
 from pavdm_cli.models.opensora.spec import SPEC
 from pavdm_cli.models.opensora.text_encoder import open_text_encoder, unloaded_text_encoder
@@ -71,7 +71,7 @@ def load_text_encoder(spec: ModelSpec, placement: Placement, init: Init) -> Text
         return RandomTextEncoder(XL2.text_width)
     if init == "weights":
         check_loadable(spec, placement)
-    folder, dtype = weights_folder(spec) / "text_encoder", precision(placement.text_encoder_device)
+    folder, dtype = weights_folder(spec) / "text_encoder", text_encoder_dtype(placement.text_encoder_device)
     if init == "meta" and not folder.is_dir():
         return unloaded_text_encoder(dtype)
     return open_text_encoder(folder, placement.text_encoder_device, dtype, cache_folder() / "prompts")
@@ -126,7 +126,7 @@ def load_without_weights(
         vae_sizes = infer_vae_config(tensor_shapes(locate_tensors(folder / "vae")))
     dtype = DTYPES[placement.precision]
     if init == "random":
-        device, fixed_weights = placement.weights_device, {"rope.freqs": rotary_frequencies(config.head_width)}
+        device, fixed_weights = placement.weights_device, {"rope.freqs": rotary_frequencies(config.head_dim)}
         transformer = init_random(lambda: STDiT(config), device, dtype, fixed_weights)
         vae = (
             init_random(lambda: OpenSoraVAE(vae_sizes), device, dtype, latent_statistics())

@@ -66,8 +66,8 @@ class OpenSoraModel:
     depends_on_size: bool = True  # timesteps and position embeddings depend on the size in pixels and the window
 
     @property
-    def published(self) -> ModelSpec:
-        """See `VideoModel.published`."""
+    def published_spec(self) -> ModelSpec:
+        """See `VideoModel.published_spec`."""
         return SPEC
 
     def with_weights(self, name: str, folder: Path) -> OpenSoraModel:
@@ -106,8 +106,8 @@ class OpenSoraModel:
         """The length of the longest prompt."""
         return int(dict(self.sizes).get("text_length", 300))
 
-    def prompt_notes(self, text: str) -> list[str]:
-        """See `VideoModel.prompt_notes`; empty if the tokenizer is not downloaded."""
+    def truncation_notes(self, text: str) -> list[str]:
+        """See `VideoModel.truncation_notes`; empty if the tokenizer is not downloaded."""
         from pavdm_cli.hub.weights_dir import weights_folder
         from pavdm_cli.models.opensora.text_encoder import truncation_note
 
@@ -142,8 +142,8 @@ class OpenSoraModel:
 
         return digest(weights_folder(self.spec))
 
-    def weights_digest(self, part: str) -> str:
-        """See `VideoModel.weights_digest`."""
+    def part_digest(self, part: str) -> str:
+        """See `VideoModel.part_digest`."""
         from pavdm_cli.hub.checkpoint import digest
         from pavdm_cli.hub.weights_dir import weights_folder
         from pavdm_cli.models.opensora.text_encoder import text_digest

@@ -110,6 +110,6 @@ def _init(placement: Placement, init: Init) -> tuple[PocketVAE, STDiT]:
         with torch.device("meta"):
             vae, stdit = PocketVAE(PocketVAEConfig()), STDiT(config)
         return vae.eval().requires_grad_(False), stdit.to("meta").eval().requires_grad_(False)
-    known, device = {"rope.freqs": rotary_frequencies(config.head_width)}, placement.weights_device
+    known, device = {"rope.freqs": rotary_frequencies(config.head_dim)}, placement.weights_device
     vae = init_random(lambda: PocketVAE(PocketVAEConfig()), device, torch.float32, {})
     return vae, init_random(lambda: STDiT(config), device, torch.float32, known)

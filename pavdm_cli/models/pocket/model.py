@@ -67,8 +67,8 @@ class PocketModel:
     options: tuple[ModelOption, ...] = (FP32_TIMESTEPS,)
 
     @property
-    def published(self) -> ModelSpec:
-        """As `VideoModel.published`."""
+    def published_spec(self) -> ModelSpec:
+        """As `VideoModel.published_spec`."""
         return SPEC
 
     def with_weights(self, name: str, folder: Path) -> PocketModel:
@@ -102,7 +102,7 @@ class PocketModel:
         """As `VideoModel.text_tokens`."""
         return 12
 
-    def prompt_notes(self, text: str) -> list[str]:
+    def truncation_notes(self, text: str) -> list[str]:
         """None: the notes of `format_prompt` name unknown words."""
         return []
 
@@ -141,8 +141,8 @@ class PocketModel:
 
         return checkpoint.digest(self.spec.folder / VAE_FILE, self.spec.folder / DENOISER_FILE)
 
-    def weights_digest(self, part: str) -> str:
-        """As `VideoModel.weights_digest`."""
+    def part_digest(self, part: str) -> str:
+        """As `VideoModel.part_digest`."""
         from pavdm_cli.models.pocket import checkpoint
 
         return checkpoint.digest(self.spec.folder / (VAE_FILE if part == "vae" else DENOISER_FILE))

@@ -77,14 +77,14 @@ class STDiTModel:
         return self.transformer.config.text_length, self.transformer.config.text_width
 
     @property
-    def hidden(self) -> int:
-        """See `LoadedModel.hidden`."""
+    def hidden_size(self) -> int:
+        """See `LoadedModel.hidden_size`."""
         return self.transformer.config.hidden
 
     @property
-    def head_width(self) -> int:
-        """See `LoadedModel.head_width`."""
-        return self.transformer.config.head_width
+    def head_dim(self) -> int:
+        """See `LoadedModel.head_dim`."""
+        return self.transformer.config.head_dim
 
     @property
     def dtype(self) -> torch.dtype:

@@ -53,7 +53,7 @@ class STDiTConfig:
         assert self.patch[0] == 1
 
     @property
-    def head_width(self) -> int:
+    def head_dim(self) -> int:
         """Channels of an attention head."""
         return self.hidden // self.heads
 
@@ -127,7 +127,7 @@ class STDiT(nn.Module):
         super().__init__()
         self.config = config
         hidden, patch = config.hidden, config.patch
-        self.rope = Rope(config.head_width)
+        self.rope = Rope(config.head_dim)
         self.x_embedder = PatchEmbedder(config.in_channels, hidden, patch)
         self.t_embedder = TimestepEmbedder(hidden)
         self.fps_embedder = TimestepEmbedder(hidden)

@@ -84,8 +84,8 @@ def weight_bytes(tensors: StoredTensors, dtype: torch.dtype) -> int:
     )
 
 
-def weights_digest(spec: ModelSpec, part: str) -> str:
-    """See `VideoModel.weights_digest`."""
+def part_digest(spec: ModelSpec, part: str) -> str:
+    """See `VideoModel.part_digest`."""
     folder = weights_folder(spec)
     if part != "vae":
         return text_digest(folder)

@@ -76,14 +76,14 @@ class LoadedWan:
         return TEXT_LENGTH, self.config.text_dim
 
     @property
-    def hidden(self) -> int:
-        """See `LoadedModel.hidden`."""
+    def hidden_size(self) -> int:
+        """See `LoadedModel.hidden_size`."""
         return self.config.dim
 
     @property
-    def head_width(self) -> int:
-        """See `LoadedModel.head_width`."""
-        return self.config.head_width
+    def head_dim(self) -> int:
+        """See `LoadedModel.head_dim`."""
+        return self.config.head_dim
 
     @property
     def dtype(self) -> torch.dtype:
@@ -128,8 +128,8 @@ class LoadedWan:
         device = self.transformer.patch_embedding.weight.device
 
         @cache  # never evicted: captured steps read these tensors
-        def rope(head_width: int, start: int, grid: tuple[int, int, int]) -> Tensor:
-            return rope_table(head_width, start, grid).to(device)
+        def rope(head_dim: int, start: int, grid: tuple[int, int, int]) -> Tensor:
+            return rope_table(head_dim, start, grid).to(device)
 
         def modulate() -> Modulation:
             return self.transformer.modulation(levels.timesteps, torch.tensor(config.fps))

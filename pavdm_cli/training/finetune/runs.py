@@ -85,7 +85,7 @@ def prepare_task(run: FinetuneRun, reporter: Reporter, processes: ProcessGroup) 
     if config.lora_rank and not video_model.spec.lora:
         raise UsageError(f"{spec.name} does not support LoRA", "omit --lora-rank to train all weights")
     if not video_model.spec.bundled:
-        require_weights(video_model.spec, published=video_model.published)
+        require_weights(video_model.spec, published=video_model.published_spec)
     meta = video_model.load(Placement(device), "meta")  # options are checked before anything is encoded
     check_room("training", _training_bytes(meta, config.lora_rank) // processes.world_size, device, SHARDING_HINT)
     batches = _batch_config(video_model, spec, method, options.batch_size, processes)
@@ -149,7 +149,7 @@ class _VideoEncoding:
         spec, model, precision = self.spec, self.model, self.placement.precision
         layout = model.layout(spec.size, spec.fps)
         frames = layout.num_frames(spec.window + spec.chunk)
-        vae, text_encoder = (f"{model.weights_digest(part)} {precision}" for part in ("vae", "text"))
+        vae, text_encoder = (f"{model.part_digest(part)} {precision}" for part in ("vae", "text"))
         return LatentFormat(spec.size, spec.fps, frames, layout.num_latents(frames), vae), text_encoder
 
 

@@ -158,8 +158,8 @@ class Loaded:
     transformer: Transformer
     vae: VAE
     source: Path
-    hidden: int = HIDDEN
-    head_width: int = HIDDEN // 2
+    hidden_size: int = HIDDEN
+    head_dim: int = HIDDEN // 2
     resident: frozenset[str] = frozenset()
     stored_transformer: StoredTensors | None = None
     text_shape: tuple[int, int] = (16, TEXT)
