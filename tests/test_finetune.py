@@ -122,8 +122,8 @@ def test_crops_start_where_the_vae_restarts(dataset):
     stored = [load_file(latents)["value"].float() for latents, _ in dataset.clips]
     for batch, text, _ in record_inputs(make_task(dataset), 40):
         for row, latents in enumerate(batch.latents):
-            clip = int(text[row].rows[0, 0]) - 1
-            assert len(text[row].rows) == clip + 1
+            clip = int(text[row].embeds[0, 0]) - 1
+            assert len(text[row].embeds) == clip + 1
             (start,) = (s for s in range(16 - len(latents)) if torch.equal(stored[clip][s : s + len(latents)], latents))
             starts.add(start)
     assert starts == {0, 5, 10}
@@ -133,12 +133,12 @@ def test_dropped_captions_become_the_null_embedding(dataset):
     task = make_task(dataset)
     inputs = record_inputs(task, 1)[0]
     batch, text, _ = inputs
-    null = task.model.transformer.y_embedder.y_embedding[: len(text[0].rows)]
+    null = task.model.transformer.y_embedder.y_embedding[: len(text[0].embeds)]
     neither, first = torch.tensor([False, False]), torch.tensor([True, False])
     captioned, uncaptioned = task.model(batch, text, neither), task.model(batch, text, first)
     assert captioned[1] == uncaptioned[1]
     assert captioned[0] != uncaptioned[0]
-    assert torch.equal(task.model(batch, [replace(text[0], rows=null), text[1]], neither), uncaptioned)
+    assert torch.equal(task.model(batch, [replace(text[0], embeds=null), text[1]], neither), uncaptioned)
 
 
 def test_one_caption_in_ten_is_dropped(dataset):

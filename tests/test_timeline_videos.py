@@ -87,15 +87,15 @@ def test_blending_begins_at_the_time_and_ends_where_the_switch_was_made_at_once(
 def test_texts_are_blended_token_by_token() -> None:
     first, second = torch.randn(3, 4), torch.randn(5, 4)
     short, long = TextEmbedding(first), TextEmbedding(second)
-    assert torch.equal(blend(short, short, 0.3).rows, first)
+    assert torch.equal(blend(short, short, 0.3).embeds, first)
     between = blend(short, long, 0.25)
-    assert torch.allclose(between.rows[:3], 0.75 * first + 0.25 * second[:3])
-    assert torch.equal(between.rows[3:], second[3:])
+    assert torch.allclose(between.embeds[:3], 0.75 * first + 0.25 * second[:3])
+    assert torch.equal(between.embeds[3:], second[3:])
     assert between.mask is None
     masked = TextEmbedding(second, torch.tensor([True, False, True, False, False]))
     mixed = blend(short, masked, 0.5)
     assert mixed.mask.tolist() == [True, True, True, False, False]
-    assert torch.equal(mixed.rows[1], first[1])
+    assert torch.equal(mixed.embeds[1], first[1])
 
 
 @pytest.mark.integration

@@ -186,11 +186,11 @@ def test_a_video_is_made_again_and_continued(layout: str, tmp_path: Path) -> Non
 def test_without_a_prompt_an_empty_one_is_encoded(tmp_path: Path) -> None:
     runner = load(find(str(write_checkpoint(tmp_path / "tiny"))))
     (nothing,) = runner.embed("", cfg=False)
-    assert nothing.rows.shape == (1, 32)
-    assert nothing.rows.any()
+    assert nothing.embeds.shape == (1, 32)
+    assert nothing.embeds.any()
     prompt, away = runner.embed("a boat", cfg=True, negative="")
-    assert torch.equal(away.rows, nothing.rows)
-    assert len(prompt.rows) > 1
+    assert torch.equal(away.embeds, nothing.embeds)
+    assert len(prompt.embeds) > 1
 
 
 @pytest.mark.usefixtures("own_cache")

@@ -47,11 +47,11 @@ class RandomTokens:
     """A text encoder that returns the same random tokens for any prompt."""
 
     def __init__(self, count: int, width: int) -> None:
-        self.rows = torch.randn(count, width, generator=torch.Generator().manual_seed(1))
+        self.embeds = torch.randn(count, width, generator=torch.Generator().manual_seed(1))
 
     def encode(self, prompts: Sequence[str], /) -> list[TextEmbedding]:
         """The same for each prompt."""
-        return [TextEmbedding(self.rows, torch.ones(len(self.rows), dtype=torch.bool)) for _ in prompts]
+        return [TextEmbedding(self.embeds, torch.ones(len(self.embeds), dtype=torch.bool)) for _ in prompts]
 
     def memory_bytes(self, prompt: str, /) -> dict[str, int]:
         """Nothing."""

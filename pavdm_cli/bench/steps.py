@@ -149,7 +149,7 @@ def reuses_context(config: GenerationConfig) -> bool:
 def step_tflop(config: GenerationConfig, model: ModelRunner) -> float:
     """TFLOP of a steady step, its share of the prefill included."""
     prompt = model.embed(config.formatted_prompt.text or "a", cfg=False)[0]
-    tokens = len(prompt.rows) if prompt.mask is None else int(prompt.mask.sum())
+    tokens = len(prompt.embeds) if prompt.mask is None else int(prompt.mask.sum())
     return 1e-12 * step_flops(config, model, config.schedule.window, config.schedule.context, tokens)
 
 

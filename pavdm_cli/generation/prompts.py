@@ -54,16 +54,16 @@ def active_prompt(config: GenerationConfig, newest: int) -> tuple[int, float]:
 @torch.no_grad()
 def blend(before: TextEmbedding, after: TextEmbedding, weight: float) -> TextEmbedding:
     """Interpolate two embeddings token by token; a token that only one of them has is kept."""
-    length = max(len(before.rows), len(after.rows))
-    (rows_before, mask), (rows_after, other_mask) = (_pad(text, length) for text in (before, after))
-    rows = torch.where(mask[:, None], rows_before, rows_after).lerp(
-        torch.where(other_mask[:, None], rows_after, rows_before), weight
+    length = max(len(before.embeds), len(after.embeds))
+    (embeds_before, mask), (embeds_after, other_mask) = (_pad(text, length) for text in (before, after))
+    embeds = torch.where(mask[:, None], embeds_before, embeds_after).lerp(
+        torch.where(other_mask[:, None], embeds_after, embeds_before), weight
     )
-    return TextEmbedding(rows, None if before.mask is None and after.mask is None else mask | other_mask)
+    return TextEmbedding(embeds, None if before.mask is None and after.mask is None else mask | other_mask)
 
 
 def _pad(text: TextEmbedding, length: int) -> tuple[Tensor, Tensor]:
-    """Rows and mask padded to `length` tokens."""
-    missing = length - len(text.rows)
-    mask = torch.ones(len(text.rows), dtype=torch.bool, device=text.rows.device) if text.mask is None else text.mask
-    return nn.functional.pad(text.rows, (0, 0, 0, missing)), nn.functional.pad(mask.to(text.rows.device), (0, missing))
+    """Embeddings and mask padded to `length` tokens."""
+    embeds, missing = text.embeds, length - len(text.embeds)
+    mask = torch.ones(len(embeds), dtype=torch.bool) if text.mask is None else text.mask
+    return nn.functional.pad(embeds, (0, 0, 0, missing)), nn.functional.pad(mask.to(embeds.device), (0, missing))

@@ -81,9 +81,9 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class TextEmbedding:
-    """A prompt's token vectors, and which of them are not padding."""
+    """A prompt's token embeddings, and which of them are not padding."""
 
-    rows: Tensor  # (L, width)
+    embeds: Tensor  # (L, width)
     mask: Tensor | None = None  # bool (L,); None: no padding
 
 

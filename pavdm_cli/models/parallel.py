@@ -238,7 +238,7 @@ class WorkerPass:
 
 
 def _to_host(text: TextEmbedding) -> TextEmbedding:
-    return replace(text, rows=text.rows.cpu(), mask=None if text.mask is None else text.mask.cpu())
+    return replace(text, embeds=text.embeds.cpu(), mask=None if text.mask is None else text.mask.cpu())
 
 
 def worker_error(error: Exception) -> PavdmError:

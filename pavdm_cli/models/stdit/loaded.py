@@ -105,15 +105,15 @@ class STDiTModel:
         weight = self.transformer.x_embedder.proj.weight
         null = self.transformer.y_embedder.y_embedding.to(weight.device, weight.dtype)
         if prompt is not None:
-            return TextEmbedding(null[: len(prompt.rows)], prompt.mask)
+            return TextEmbedding(null[: len(prompt.embeds)], prompt.mask)
         null = null[: self.num_null_tokens]
         return TextEmbedding(null, torch.ones(len(null), dtype=torch.bool, device=null.device))
 
     @torch.no_grad()
     def text_kv(self, text: Sequence[TextEmbedding], config: DenoiserConfig) -> TextKV:
         """See `LoadedModel.text_kv`. Without `cache_text`: the embeddings, which are then projected in every call."""
-        rows_and_mask = self.pad_batch(text)
-        return self.transformer.encode_text(*rows_and_mask) if config.cache_text else rows_and_mask
+        embeds_and_mask = self.pad_batch(text)
+        return self.transformer.encode_text(*embeds_and_mask) if config.cache_text else embeds_and_mask
 
     def model_fps(self, fps: float) -> float:
         """The frame rate that the transformer is conditioned on, for videos of `fps`."""
@@ -139,17 +139,17 @@ class STDiTModel:
         return build if caches_all else lambda text: without_caches(partial(build, text))
 
     def pad_batch(self, text: Sequence[TextEmbedding]) -> tuple[Tensor, Tensor | None]:
-        """Rows (B, L, width) padded to the longest text, and their mask (B, L), on the transformer's device."""
+        """Embeddings (B, L, width) padded to the longest text, and their mask (B, L), on the transformer's device."""
         weight = self.transformer.x_embedder.proj.weight
-        rows = [embedding.rows.to(weight.device, weight.dtype) for embedding in text]
-        padded_rows = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        if all(embedding.mask is None and len(embedding.rows) == padded_rows.shape[1] for embedding in text):
-            return padded_rows, None
+        embeds = [embedding.embeds.to(weight.device, weight.dtype) for embedding in text]
+        padded_embeds = nn.utils.rnn.pad_sequence(embeds, batch_first=True)
+        if all(embedding.mask is None and len(embedding.embeds) == padded_embeds.shape[1] for embedding in text):
+            return padded_embeds, None
         masks = [
-            torch.ones(len(embedding.rows), dtype=torch.bool) if embedding.mask is None else embedding.mask
+            torch.ones(len(embedding.embeds), dtype=torch.bool) if embedding.mask is None else embedding.mask
             for embedding in text
         ]
-        return padded_rows, nn.utils.rnn.pad_sequence([mask.to(weight.device) for mask in masks], batch_first=True)
+        return padded_embeds, nn.utils.rnn.pad_sequence([mask.to(weight.device) for mask in masks], batch_first=True)
 
     def velocity(
         self,

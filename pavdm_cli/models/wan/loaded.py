@@ -151,13 +151,13 @@ class LoadedWan:
         return denoiser
 
     def pad_batch(self, text: Sequence[TextEmbedding]) -> Tensor:  # -> (B, 512, text_dim)
-        """The rows of every prompt, padded with zeros."""
+        """The embeddings of every prompt, padded with zeros."""
         weight = self.transformer.patch_embedding.weight
-        rows = torch.zeros(len(text), TEXT_LENGTH, self.config.text_dim, device=weight.device, dtype=weight.dtype)
-        for prompt_rows, embedding in zip(rows, text, strict=True):
-            token_rows = embedding.rows if embedding.mask is None else embedding.rows[embedding.mask]
-            prompt_rows[: len(token_rows)] = token_rows.to(prompt_rows)
-        return rows
+        embeds = torch.zeros(len(text), TEXT_LENGTH, self.config.text_dim, device=weight.device, dtype=weight.dtype)
+        for prompt_embeds, embedding in zip(embeds, text, strict=True):
+            token_embeds = embedding.embeds if embedding.mask is None else embedding.embeds[embedding.mask]
+            prompt_embeds[: len(token_embeds)] = token_embeds.to(prompt_embeds)
+        return embeds
 
     def velocity(
         self,

@@ -215,7 +215,7 @@ class Loaded:
         return lambda vectors: FunctionDenoiser(prefill, partial(velocity, vectors=vectors))
 
     def _vectors(self, text: Sequence[TextEmbedding]) -> Tensor:
-        return torch.stack([one.rows.to(self.transformer.enter.weight).mean(dim=0) for one in text])
+        return torch.stack([one.embeds.to(self.transformer.enter.weight).mean(dim=0) for one in text])
 
     def velocity(
         self,
