@@ -297,4 +297,4 @@ def test_both_ways_of_guidance_give_the_same_video_up_to_rounding(folder):
     batched, sequential = (torch.cat(list(pipeline.sample_latents(c, pipeline.open_model(c))), dim=1) for c in configs)
     assert (batched - sequential).abs().max() <= 1e-4 * batched.abs().max()
     assert batched.abs().max() > 0.1
-    assert config.precision(CPU) == torch.float32
+    assert config.text_encoder_dtype(CPU) == torch.float32

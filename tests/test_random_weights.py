@@ -53,8 +53,8 @@ def test_random_weights_are_the_same_every_time_and_leave_the_global_generator_a
 
 def test_random_weights_are_in_the_precision_they_run_in():
     assert {value.dtype for value in small(torch.bfloat16).state_dict().values()} == {torch.bfloat16}
-    assert config.precision(torch.device("cuda")) == torch.bfloat16
-    assert config.precision(CPU) == torch.float32
+    assert config.text_encoder_dtype(torch.device("cuda")) == torch.bfloat16
+    assert config.text_encoder_dtype(CPU) == torch.float32
 
 
 def test_the_transformer_has_the_published_size():
