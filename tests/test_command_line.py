@@ -57,7 +57,7 @@ PATHS = {
     "info": "FILE",
     "models pull opensora-v1.2 --folder": "--folder",
     "train vae --output-dir": "--output-dir",
-    "bench throughput --out": "--out",
+    "bench throughput --output": "--output",
     "bench compare": "FIRST",
 }
 

@@ -11,7 +11,7 @@ import torch
 from support.models import load
 from support.requests import make_request
 
-from pavdm_cli.bench import shapes
+from pavdm_cli.bench import architectures
 from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig
@@ -138,7 +138,7 @@ def test_denoising_alone_is_measured_without_the_libraries_of_the_vae(monkeypatc
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(loaded, "XL2", SMALL)
     monkeypatch.setattr(config, "XL2", SMALL)
-    model = shapes.random_model(shapes.find_shape("opensora-v1.2"), CPU)
+    model = architectures.random_model(architectures.find_architecture("opensora-v1.2"), CPU)
     assert all(torch.equal(value, small().state_dict()[name]) for name, value in model.transformer.state_dict().items())
     with pytest.raises(ModelError, match="diffusers"):
-        shapes.random_model(shapes.find_shape("opensora-v1.2"), CPU, with_vae=True)
+        architectures.random_model(architectures.find_architecture("opensora-v1.2"), CPU, with_vae=True)

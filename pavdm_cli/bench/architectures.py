@@ -10,15 +10,15 @@ import torch
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.adapter import Placement, TextEmbedding, VideoModel
 from pavdm_cli.models.open_runner import open_runner
-from pavdm_cli.models.registry import MODELS, SHAPES, get
+from pavdm_cli.models.registry import ARCHITECTURES, MODELS, get
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.spec import ModelSpec
 
-PROMPT = "a red ball over hills"  # its words do not matter: a shape has its own number of tokens
+PROMPT = "a red ball over hills"  # its words do not matter: an architecture has its own number of tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Architecture:
     """A network with random weights, and how many text tokens it reads."""
 
     video_model: VideoModel
@@ -35,12 +35,12 @@ class Shape:
         return self.spec.name in MODELS
 
 
-def find_shape(name: str) -> Shape:
+def find_architecture(name: str) -> Architecture:
     """Raises: UsageError."""
-    if name not in MODELS | SHAPES:
-        raise UsageError(f"no shape is called {name!r}", f"there is: {', '.join(SHAPES | MODELS)}")
+    if name not in MODELS | ARCHITECTURES:
+        raise UsageError(f"no architecture is called {name!r}", f"there is: {', '.join(ARCHITECTURES | MODELS)}")
     model = get(name)
-    return Shape(model, model.text_tokens)
+    return Architecture(model, model.text_tokens)
 
 
 class RandomTokens:
@@ -58,13 +58,15 @@ class RandomTokens:
         return {}
 
 
-def random_model(shape: Shape, device: torch.device, with_vae: bool = False, precision: str = "") -> ModelRunner:
+def random_model(
+    architecture: Architecture, device: torch.device, with_vae: bool = False, precision: str = ""
+) -> ModelRunner:
     """The network with random weights, so that no matmul is with zeros and every layer has an effect.
 
     with_vae: with the model's VAE, which may need libraries that its transformer does not.
     """
-    precision = precision or shape.spec.precisions_on(device.type)[0]
+    precision = precision or architecture.spec.precisions_on(device.type)[0]
     placement = Placement(device, precision, load_vae=with_vae)
-    runner = open_runner(shape.video_model, shape.spec, placement, init="random")
+    runner = open_runner(architecture.video_model, architecture.spec, placement, init="random")
     width = runner.model.text_shape[1]
-    return replace(runner, text_encoder=RandomTokens(shape.tokens, width))
+    return replace(runner, text_encoder=RandomTokens(architecture.tokens, width))
