@@ -35,7 +35,7 @@ from pavdm_cli.runtime.untrusted import stored_values
 from pavdm_cli.video.contact_sheet import write_contact_sheet
 
 HERE = Path(__file__).parent
-PARTS = ("codec", "full-size", "probe", "videos", "partial", "minute")
+PARTS = ("vae", "full-size", "probe", "videos", "partial", "minute")
 SPAN = 10.0  # seconds at either end of a long video
 LONG = 60.0
 HELD_OUT = range(256)  # seeds of scenes that nothing was trained on
@@ -45,7 +45,7 @@ def main() -> None:
     """Measure the selected parts; the exit code is 1 if a bar is missed."""
     args = parse_arguments()
     torch.set_num_threads(args.threads)
-    probe = None if {*args.only} <= {"codec", "full-size"} else load_or_train_probe(args)
+    probe = None if {*args.only} <= {"vae", "full-size"} else load_or_train_probe(args)
     passed = [measure(part, args, probe) for part in args.only]
     sys.exit(0 if all(passed) else 1)
 
@@ -95,7 +95,7 @@ def measure(part: str, args: argparse.Namespace, probe: Probe | None) -> bool:
     start = time.monotonic()
     vae, timing = load_vae(args.weights / VAE_FILE), chunk_timing(args)
     conditions: dict[str, Any]
-    if part == "codec":
+    if part == "vae":
         results, conditions = bars.vae_bars(vae, HELD_OUT[:128], timing), {"scenes": 128}
     elif part == "full-size":
         results, conditions = bars.full_size_bars(vae, HELD_OUT[:128]), {"scenes": 128}
