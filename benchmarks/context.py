@@ -62,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> None:
     args = parse_arguments(words)
     torch.set_num_threads(1)
     if args.out == RESULTS and not args.report_only and "+" in (commit() or "+"):
-        sys.exit("rows are stored from a clean commit: commit first, or give --out")
+        sys.exit("rows are stored from a clean commit: commit first, or give --output")
     if not args.report_only:
         run(args)
     if args.report:
@@ -80,7 +80,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--weights", type=Path, help="a denoiser; default: the bundled one")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument(
         "--report", nargs="?", type=Path, const=DOCUMENT, help="write the report; default: docs/results.md"
     )

@@ -52,7 +52,7 @@ def main() -> None:
 def measure(dtype: torch.dtype, passes: int) -> dict[str, Any]:
     """One row: machine, ceilings, configuration, samples and summary."""
     start = time.perf_counter()
-    model = init_random(lambda: STDiT(XL2), CPU, dtype, {"rope.freqs": rotary_frequencies(XL2.head_width)})
+    model = init_random(lambda: STDiT(XL2), CPU, dtype, {"rope.freqs": rotary_frequencies(XL2.head_dim)})
     init_seconds = time.perf_counter() - start
     parameters, weights = (sum(f(p) for p in model.parameters()) for f in (torch.numel, lambda p: p.nbytes))
     denoiser, step = build_denoiser(model)

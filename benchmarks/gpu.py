@@ -45,12 +45,12 @@ class Target:
 
     def row(self, name: str = "throughput") -> Command:
         """Options that select the device and the file of the row."""
-        return "--device", self.device, "--out", self.folder / f"{name}.jsonl"
+        return "--device", self.device, "--output", self.folder / f"{name}.jsonl"
 
-    def shape(self, *options: object) -> Command:
+    def architecture(self, *options: object) -> Command:
         """The command that measures Open-Sora's network at the paper's setting, with random weights."""
-        shape = ("--shape", "pocket", "--samples", 1) if self.tiny else ("--shape", "opensora-v1.2")
-        return (*BENCH, *shape, *options, *self.row())
+        arch = ("--arch", "pocket", "--samples", 1) if self.tiny else ("--arch", "opensora-v1.2")
+        return (*BENCH, *arch, *options, *self.row())
 
     def seconds(self, length: int) -> Command:
         """Options for the length of the video."""
@@ -90,10 +90,10 @@ def compare_videos(target: Target) -> Iterable[Command]:
 
 
 def paper_setting(target: Target) -> Iterable[Command]:
-    """Throughput of Open-Sora's shape at the paper's setting: by default, by FlashAttention, with the context cache."""
-    yield target.shape()
-    yield target.shape("--attention", "sdpa-flash")  # a row even if the default backend fails
-    yield target.shape("--context-cache", "reuse")
+    """Open-Sora's throughput at the paper's setting: by default, by FlashAttention, with the context cache."""
+    yield target.architecture()
+    yield target.architecture("--attention", "sdpa-flash")  # a row even if the default backend fails
+    yield target.architecture("--context-cache", "reuse")
 
 
 def kernels(target: Target) -> Iterable[Command]:
@@ -105,13 +105,13 @@ def kernels(target: Target) -> Iterable[Command]:
 
 def ablation(target: Target) -> Iterable[Command]:
     """One optimisation after another, starting from the released code's operations."""
-    yield target.shape("--ablate")
+    yield target.architecture("--ablate")
 
 
 def profile(target: Target) -> Iterable[Command]:
     """Profiles of a step."""
-    for name, shape in (("opensora", target.shape()), ("pocket", (*BENCH, "--shape", "pocket", *target.row()))):
-        yield (*shape, "--profile", target.scratch / name)
+    for name, command in (("opensora", target.architecture()), ("pocket", (*BENCH, "--arch", "pocket", *target.row()))):
+        yield (*command, "--profile", target.scratch / name)
         yield (*HELPER, "compress", target.scratch / name / "trace.json", target.folder / f"trace-{name}.json.gz")
 
 
@@ -130,38 +130,38 @@ def pocket(target: Target) -> Iterable[Command]:
 
 
 def end_to_end(target: Target) -> Iterable[Command]:
-    """Open-Sora's shape end to end, stage by stage."""
-    model = ("--model", "pocket" if target.tiny else "opensora-v1.2", "--random-weights", "--whole")
+    """Open-Sora's architecture end to end, stage by stage."""
+    model = ("--model", "pocket" if target.tiny else "opensora-v1.2", "--random-weights", "--end-to-end")
     yield (*BENCH, *model, *target.seconds(20), *target.row())
 
 
 def training(target: Target) -> Iterable[Command]:
     """Training steps of pocket at full detail."""
-    steps, folder = (2, target.scratch / "codec") if target.tiny else (200, target.scratch / "codec")
-    options = ("--steps", steps, "--detail", 1, "--device", target.device, "--folder")
-    yield (*PAVDM, "train", "codec", *options, folder)
-    clips = ("--codec", folder / "codec.safetensors", "--clips", 4 if target.tiny else 64, "--method", "base")
+    steps, folder = (2, target.scratch / "vae") if target.tiny else (200, target.scratch / "vae")
+    options = ("--steps", steps, "--detail", 1, "--device", target.device, "--output-dir")
+    yield (*PAVDM, "train", "vae", *options, folder)
+    clips = ("--vae", folder / "vae.safetensors", "--clips", 4 if target.tiny else 64, "--method", "base")
     yield (*PAVDM, "train", "denoiser", *clips, *options, target.scratch / "base")
 
 
 def graphs(target: Target) -> Iterable[Command]:
     """CUDA graphs on and off, also for whole videos, with ramp-up and ramp-down."""
     for switch in ("on", "off") if target.device == "cuda" else ("off",):
-        yield target.shape("--cuda-graphs", switch)
+        yield target.architecture("--cuda-graphs", switch)
         for size in () if target.tiny else ("pocket", "mid"):
-            yield (*BENCH, "--shape", size, "--cuda-graphs", switch, *target.row())
+            yield (*BENCH, "--arch", size, "--cuda-graphs", switch, *target.row())
         yield (*BENCH, *target.seconds(30), "--cuda-graphs", switch, *target.row())
 
 
 def attention(target: Target) -> Iterable[Command]:
     """Every attention backend; one that is not installed fails within two seconds."""
     for name in ("sdpa-math",) if target.tiny else ATTENTION:
-        yield target.shape("--attention", name)
+        yield target.architecture("--attention", name)
 
 
 def compiled(target: Target) -> Iterable[Command]:
     """Compiled transformer blocks."""
-    yield target.shape("--compile")
+    yield target.architecture("--compile")
 
 
 TASKS = {

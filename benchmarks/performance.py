@@ -26,13 +26,13 @@ BUSY = 0.05  # CPU time that other processes may use during a run, in cores
 FILES = ("throughput.jsonl", "latency.jsonl")
 MISSING = "has no rows from a quiet machine yet (`python benchmarks/performance.py --measure` takes them)."
 TRIES = 3
-POCKET, MID = ("throughput", "--seconds", "30"), ("throughput", "--shape", "mid")
+POCKET, MID = ("throughput", "--seconds", "30"), ("throughput", "--arch", "mid")
 MEASUREMENTS = (
     *[("throughput.jsonl", (*POCKET, "--precision", precision)) for precision in ("fp32", "bf16") for _ in range(3)],
     ("latency.jsonl", ("latency", "--repeat", "3")),
     ("throughput.jsonl", (*MID, "--context-cache", "recompute")),
-    ("throughput.jsonl", ("throughput", "--ablate", "--shape", "mid", "--samples", "9")),
-    ("throughput.jsonl", ("throughput", "--ablate", "--shape", "pocket", "--samples", "9")),
+    ("throughput.jsonl", ("throughput", "--ablate", "--arch", "mid", "--samples", "9")),
+    ("throughput.jsonl", ("throughput", "--ablate", "--arch", "pocket", "--samples", "9")),
 )
 Row = dict[str, Any]
 
@@ -108,7 +108,7 @@ def mid_lines(recompute: Row, ladder: Row, small: Row) -> list[str]:
         for rung in ladder["ladder"]
     ]
     return [
-        f"A transformer of width 384 on Open-Sora's window (`--shape mid`, {result['step_tflop']:.2f} TFLOP per step,",
+        f"A transformer of width 384 on Open-Sora's window (`--arch mid`, {result['step_tflop']:.2f} TFLOP per step,",
         f"random weights) reaches {result['matrix_share']:.0%} of the matmul throughput when the context is recomputed",
         "at every step. The table starts from the released code's sequence of operations, rebuilt on the same weights,",
         "and adds one optimisation per line (`--ablate`). A few per cent are noise; the context cache is",
@@ -207,7 +207,7 @@ def all_rows_with(measured_rows: list[tuple[str, Row]], other_rows: list[Row]) -
 
 def bench(out: Path, words: tuple[str, ...]) -> Row:
     """The row of one run of `pavdm bench`, with the cores that other processes kept busy meanwhile."""
-    command = [sys.executable, "-m", "pavdm_cli", "bench", *words, "--out", str(out)]
+    command = [sys.executable, "-m", "pavdm_cli", "bench", *words, "--output", str(out)]
     print("pavdm bench", *words, file=sys.stderr)
     start, other_seconds = perf_counter(), other_cpu_seconds()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

@@ -30,11 +30,12 @@ from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.pocket.checkpoint import digest, load_vae, training_metadata
 from pavdm_cli.models.pocket.frame_format import CODED_FPS, CODED_SIZE
+from pavdm_cli.models.pocket.model import DENOISER_FILE, VAE_FILE
 from pavdm_cli.runtime.untrusted import stored_values
 from pavdm_cli.video.contact_sheet import write_contact_sheet
 
 HERE = Path(__file__).parent
-PARTS = ("codec", "full-size", "probe", "videos", "partial", "minute")
+PARTS = ("vae", "full-size", "probe", "videos", "partial", "minute")
 SPAN = 10.0  # seconds at either end of a long video
 LONG = 60.0
 HELD_OUT = range(256)  # seeds of scenes that nothing was trained on
@@ -44,7 +45,7 @@ def main() -> None:
     """Measure the selected parts; the exit code is 1 if a bar is missed."""
     args = parse_arguments()
     torch.set_num_threads(args.threads)
-    probe = None if {*args.only} <= {"codec", "full-size"} else load_or_train_probe(args)
+    probe = None if {*args.only} <= {"vae", "full-size"} else load_or_train_probe(args)
     passed = [measure(part, args, probe) for part in args.only]
     sys.exit(0 if all(passed) else 1)
 
@@ -85,16 +86,16 @@ def load_or_train_probe(args: argparse.Namespace) -> Probe:
         if step % 50 == 49:
             print(f"{name} {step + 1} loss {loss:.3f}", file=sys.stderr, flush=True)
 
-    vae = load_vae(args.weights / "codec.safetensors")
+    vae = load_vae(args.weights / VAE_FILE)
     return load(save(probe_training.train(vae, probe_training.ProbeTraining(), report), args.probe))
 
 
 def measure(part: str, args: argparse.Namespace, probe: Probe | None) -> bool:
     """Measure one part, print its bars and append them as a row."""
     start = time.monotonic()
-    vae, timing = load_vae(args.weights / "codec.safetensors"), chunk_timing(args)
+    vae, timing = load_vae(args.weights / VAE_FILE), chunk_timing(args)
     conditions: dict[str, Any]
-    if part == "codec":
+    if part == "vae":
         results, conditions = bars.vae_bars(vae, HELD_OUT[:128], timing), {"scenes": 128}
     elif part == "full-size":
         results, conditions = bars.full_size_bars(vae, HELD_OUT[:128]), {"scenes": 128}
@@ -107,7 +108,7 @@ def measure(part: str, args: argparse.Namespace, probe: Probe | None) -> bool:
     else:
         assert probe
         results, conditions = evaluate(part, args, probe)
-    conditions = {"world": world_of(args.weights / "codec.safetensors"), **conditions}
+    conditions = {"world": world_of(args.weights / VAE_FILE), **conditions}
     results = ratchet.tighten(results, part, conditions, ratchet.load_rows(args.results))
     row = {"part": part, "bars": {b.name: b.row() for b in results}, "settings": conditions}
     append_row(args, row | {"seconds": round(time.monotonic() - start, 1)})
@@ -151,7 +152,7 @@ def conditions_of(args: argparse.Namespace, video_set: VideoSet) -> dict[str, An
     return {
         "seeds": [video_set.seeds.start, video_set.seeds.stop],
         "length": video_set.seconds,
-        "weights": digest(args.weights / "codec.safetensors", args.weights / "denoiser.safetensors"),
+        "weights": digest(args.weights / VAE_FILE, args.weights / DENOISER_FILE),
         "probe": digest(args.probe),
         **stored_values(resolve(video_set.request)),
     }

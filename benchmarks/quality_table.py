@@ -37,40 +37,43 @@ def plain(value: float) -> str:
 
 FIGURES: dict[str, dict[str, tuple[str, Format]]] = {  # by part: name of the bar -> label and format
     "full-size": {
-        "full size, dB": ("192x128, 16 fps, decoded from held-out scenes: all pixels", decibels),
-        "full size on objects, dB": ("pixels of the object", decibels),
-        "frames between coded ones, dB less": ("frames between coded ones, less than coded ones", decibels),
-        "edges by day, of real": ("strength of edges by day, of rendered frames", plain),
-        "edges at night, of real": ("strength of edges at night", plain),
+        "PSNR at 192x128, dB": ("192x128, 16 fps, decoded from held-out scenes: all pixels", decibels),
+        "object PSNR at 192x128, dB": ("pixels of the object", decibels),
+        "PSNR loss of interpolated frames, dB": ("frames between coded ones, less than coded ones", decibels),
+        "edge strength by day, of real": ("strength of edges by day, of rendered frames", plain),
+        "edge strength at night, of real": ("strength of edges at night", plain),
         "speckle in flat sky, of 255": ("noise in flat sky, of 255 levels", plain),
         "shimmer": ("change that optical flow does not predict, of all change", plain),
     },
-    "codec": {
-        "codec, dB": ("96x64, 8 fps: all pixels", decibels),
-        "codec on objects, dB": ("pixels of the object", decibels),
-        "codec, unevenness of motion": ("unevenness of motion from frame to frame", plain),
+    "vae": {
+        "PSNR at 96x64, dB": ("96x64, 8 fps: all pixels", decibels),
+        "object PSNR at 96x64, dB": ("pixels of the object", decibels),
+        "motion unevenness of the VAE": ("unevenness of motion from frame to frame", plain),
     },
     "videos": {
-        "terrain right": ("place as prompted", percent),
-        "time right": ("time of day as prompted", percent),
-        "weather right": ("weather as prompted", percent),
-        "object right": ("object as prompted", percent),
-        "colour right": ("colour as prompted", percent),
-        "motion right": ("motion as prompted", percent),
-        "camera right": ("camera motion as prompted, read by the probe", percent),
-        "camera right on land, by matching": ("camera motion over land, by registering the ground", percent),
+        "terrain accuracy": ("place as prompted", percent),
+        "time accuracy": ("time of day as prompted", percent),
+        "weather accuracy": ("weather as prompted", percent),
+        "object accuracy": ("object as prompted", percent),
+        "colour accuracy": ("colour as prompted", percent),
+        "motion accuracy": ("motion as prompted", percent),
+        "camera accuracy": ("camera motion as prompted, read by the probe", percent),
+        "camera accuracy over land, by registration": ("camera motion over land, by registering the ground", percent),
         "frames with exactly one object": ("frames with exactly one object", percent),
         "first 8 frames with exactly one object": ("the same, first 8 frames", percent),
         "videos without an object in frame 0": ("videos whose first frame shows no whole object", plain),
-        "hop at chunk joints": ("change at chunk boundaries relative to inside chunks, relative to real video", plain),
+        "boundary ratio, of real": (
+            "change at chunk boundaries relative to inside chunks, relative to real video",
+            plain,
+        ),
         "change inside chunks, of real": ("change inside chunks, relative to real video", plain),
     },
     "minute": {
-        "words right, last seconds less first": (
+        "accuracy, last seconds minus first": (
             "a minute, last 10 s minus first 10 s: attributes as prompted",
             points,
         ),
-        "one object, last seconds less first": ("the same: frames with exactly one object", points),
+        "one object, last seconds minus first": ("the same: frames with exactly one object", points),
         "drift of brightness, z": ("drift of brightness over a minute, in standard deviations of real video", plain),
         "drift of contrast, z": ("drift of contrast", plain),
         "drift of sharpness, z": ("drift of sharpness", plain),
@@ -102,7 +105,7 @@ def partial_table() -> str:
     """Short prompts, by class."""
     bars, lines = load_bars("partial"), ["| short prompts | bar | `pocket` |", "|---|---|---|"]
     for label, name in (
-        ("object as prompted", "object right"),
+        ("object as prompted", "object accuracy"),
         ("frames with exactly one object", "exactly one object"),
     ):
         measured = [bars[f"{name}, {group}"] for group in PARTIAL]

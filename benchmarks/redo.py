@@ -95,11 +95,11 @@ def regenerate_loop_end(source: SourceVideo, schedule: Schedule | None = None) -
     schedule = schedule or with_loop_context(
         config.schedule, config.total_chunks, config.warmup, config.spec.loop_latents
     )
-    assert schedule.join is not None
-    before = source.chunks[schedule.join - 1 - config.warmup]  # a looping video is the same up to here
+    assert schedule.right_context_from is not None
+    before = source.chunks[schedule.right_context_from - 1 - config.warmup]  # a looping video is the same up to here
     new_config = replace(config, schedule=schedule)
     new = list(pipeline.sample_latents(new_config, source.model, replace(before.state, right_context=first.clone())))
-    kept_latents = source.latents[:, : size * (schedule.join - config.warmup)]
+    kept_latents = source.latents[:, : size * (schedule.right_context_from - config.warmup)]
     return decode(source.model, torch.cat([kept_latents, *new, first], dim=1))
 
 

@@ -25,7 +25,7 @@ PROMPT, NEW_PROMPT = "a red balloon over green hills", "at night"
 VIEWERS, QUEUED = 20, 200
 JSON = {"content-type": "application/json"}
 WARM_UP, SPAN = 6.0, 8.0  # seconds for loading the model; seconds of a measurement
-WATCHED = 30.0  # seconds of playback
+WATCHED = 30.0  # seconds of playback, and between two measurements of the memory
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 BUSY_WORKER = "new Worker(URL.createObjectURL(new Blob(['for (;;);'])))"
 COUNT_STALLS = """
@@ -89,7 +89,7 @@ def measure(address: str, server: psutil.Process) -> dict[str, Any]:
     video = f"v1/videos/{request(address, 'v1/videos', body)['id']}"
     urllib.request.urlopen(f"{address}{video}/stream", timeout=60).read(1000)
     row |= {"first_frame_seconds": round(time.monotonic() - start, 2)}
-    row |= {"rate": 8, "frames_per_second": render_fps(address, video)}
+    row |= {"rate": request(address, video)["rate"], "frames_per_second": render_fps(address, video)}
     start = time.monotonic()
     request(address, f"{video}/prompt", {"prompt": NEW_PROMPT})
     while not request(address, video)["timeline"]:
@@ -99,7 +99,9 @@ def measure(address: str, server: psutil.Process) -> dict[str, Any]:
     for seed in range(QUEUED):
         request(address, "v1/videos", {"prompt": PROMPT, "seed": seed})
     row |= {"viewers": len(viewers), "queued": QUEUED, "frames_per_second_with_all": render_fps(address, video)}
-    return row | {"megabytes_with_all": server.memory_info().rss >> 20}
+    row |= {"megabytes_with_all": server.memory_info().rss >> 20}
+    time.sleep(WATCHED)
+    return row | {"megabytes_with_all_later": server.memory_info().rss >> 20}
 
 
 def main() -> None:

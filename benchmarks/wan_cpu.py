@@ -28,6 +28,7 @@ from pavdm_cli.models.wan.config import TEXT_LENGTH, VAEConfig, WanConfig
 from pavdm_cli.models.wan.layers import Block, BlockInputs
 from pavdm_cli.models.wan.levels import wan_levels
 from pavdm_cli.models.wan.loaded import LoadedWan
+from pavdm_cli.models.wan.model import MODELS
 from pavdm_cli.models.wan.names import original_name, original_vae_names
 from pavdm_cli.models.wan.rope import rope_table
 from pavdm_cli.models.wan.transformer import WanTransformer
@@ -41,6 +42,7 @@ from pavdm_cli.sampling.unipc import unipc
 
 CPU = torch.device("cpu")
 GRID = (5, 17, 30)  # latents, token rows and columns: 17 frames of 272x480
+SPEC = next(iter(MODELS.values())).spec
 TINY = WanConfig(dim=40, heads=2, layers=2, ffn_dim=72, text_dim=32, freq_dim=32, fps_embedding=True)
 LATENTS, SIDE, STEPS, GUIDANCE, SHIFT = 25, 64, 10, 6.0, 8.0
 Call = Callable[[], Tensor]
@@ -127,9 +129,9 @@ def video(dtype: torch.dtype) -> tuple[Call, Call, dict[str, Any]]:
         schedule = Schedule(STEPS, STEPS, LATENTS, 0)
         config = DenoiserConfig(0, (SIDE, SIDE), 24, False, False, TORCH)
         texts = [TextEmbedding(prompt[0]) for prompt in prompts]
-        denoiser = batched_cfg(model.denoiser(texts, levels, config), GUIDANCE)
+        denoiser = batched_cfg(model.bind(levels, config)(model.text_kv(texts, config)), GUIDANCE)
         (latents,) = sample(schedule, denoiser, noise, unipc(levels), chunks=1)
-        return model.decode_stream().push(latents)
+        return model.decode_stream(SPEC).push(latents)
 
     def theirs() -> Tensor:
         out: Tensor = pipeline(
@@ -146,7 +148,7 @@ def tiny_models() -> tuple[WanTransformer, WanVAE, SkyReelsV2DiffusionForcingPip
     """The same random weights in both forms."""
     torch.manual_seed(0)
     network = SkyReelsV2Transformer3DModel(
-        (1, 2, 2), TINY.heads, TINY.head_width, 16, 16, TINY.text_dim, TINY.freq_dim, TINY.ffn_dim, TINY.layers,
+        (1, 2, 2), TINY.heads, TINY.head_dim, 16, 16, TINY.text_dim, TINY.freq_dim, TINY.ffn_dim, TINY.layers,
         inject_sample_info=True,
     )  # fmt: skip
     autoencoder = AutoencoderKLWan(base_dim=4)

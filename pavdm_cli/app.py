@@ -78,7 +78,7 @@ def main() -> None:
 def _translate_typer_error(error: Exception) -> PavdmError | None:
     """Convert a Typer error to a PavdmError; None for any other exception."""
     if isinstance(error, typer.Abort):
-        return PavdmError("aborted: nothing was changed", "use --yes to skip the question")
+        return PavdmError(ui.ABORTED)
     if not isinstance(error, CommandLineError):
         return None
     context = getattr(error, "ctx", None)

@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pavdm_cli.errors import PavdmError
 from pavdm_cli.runtime.printable import format_estimate, printable
 
 UNWRAPPED_WIDTH = 10_000  # columns
 SECONDS_BETWEEN_LINES = 5.0  # seconds, where there is no terminal
 RATE = "{task.fields[rate]}/s"  # the speed, in units per second
+ABORTED = "aborted: nothing was changed"
 EARLY_SHARE = 0.05  # of the work, before which no time left is shown
 
 
@@ -78,9 +80,12 @@ def print_lines(lines: Sequence[str]) -> None:
         print(printable(line))
 
 
-def confirm(question: str) -> None:
-    """Ask for confirmation on stderr; abort if the answer is no."""
-    typer.confirm(printable(question), abort=True, err=True)
+def confirm(question: str, hint: str) -> None:
+    """Ask for confirmation on stderr; hint: how to confirm in advance. Raises: PavdmError if the answer is no."""
+    try:
+        typer.confirm(printable(question), abort=True, err=True)
+    except typer.Abort:
+        raise PavdmError(ABORTED, hint) from None
 
 
 def show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], to_stderr: bool = False) -> None:

@@ -58,11 +58,11 @@ def age(store: Store, number: int, seconds: float) -> None:
 def test_a_job_that_lives_belongs_to_one_process(store: Store) -> None:
     first, second = open_queue(store), open_queue(store)
     before = first.status(NAME)
-    assert before.kind == "queued"
+    assert before.state == "queued"
     attempt = first.claim(NAME, before, threads=2)
     assert attempt is not None
     assert second.claim(NAME, before, threads=2) is None
-    assert (second.status(NAME).kind, second.status(NAME).attempt) == ("running", attempt)
+    assert (second.status(NAME).state, second.status(NAME).attempt) == ("running", attempt)
 
 
 def test_of_many_threads_that_claim_one_wins(store: Store) -> None:
@@ -76,7 +76,7 @@ def test_of_many_threads_that_claim_one_wins(store: Store) -> None:
     assert sum(win is not None for win in wins) == 1
 
 
-@pytest.mark.parametrize(("owner", "silence", "kind"), [
+@pytest.mark.parametrize(("owner", "silence", "state"), [
     (GONE, 0, "queued"),
     (ELSEWHERE, 0, "running"),
     (ELSEWHERE, queues.LEASE - 20, "running"),
@@ -84,14 +84,14 @@ def test_of_many_threads_that_claim_one_wins(store: Store) -> None:
     (this_process(), queues.LEASE + 20, "running"),  # it may be suspended: its process is what counts
     (replace(this_process(), started=this_process().started - 60), 0, "queued"),  # its number was used again
 ])  # fmt: skip
-def test_a_dead_process_loses_its_job(owner: Owner, silence: float, kind: str, store: Store) -> None:
+def test_a_dead_process_loses_its_job(owner: Owner, silence: float, state: str, store: Store) -> None:
     queue = replace(open_queue(store), owner=owner)
     attempt = queue.claim(NAME, queue.status(NAME), threads=3)
     assert attempt is not None
     age(store, 1, silence)
     other = open_queue(store)
-    assert other.status(NAME).kind == kind
-    if kind == "queued":
+    assert other.status(NAME).state == state
+    if state == "queued":
         claim = other.claim(NAME, other.status(NAME), threads=3)
         assert claim is not None
         assert claim.number == 2
@@ -103,9 +103,9 @@ def test_a_dead_process_loses_its_job(owner: Owner, silence: float, kind: str, s
 def test_a_file_that_is_not_whole_is_of_a_process_that_begins(content: bytes, store: Store) -> None:
     queue = open_queue(store)
     store.replace(attempt_file(1), content)
-    assert queue.status(NAME).kind == "running"
+    assert queue.status(NAME).state == "running"
     age(store, 1, queues.LEASE + 20)
-    assert queue.status(NAME).kind == "queued"
+    assert queue.status(NAME).state == "queued"
 
 
 def ended(queue: Queue, state: str, frames: int = 0) -> None:
@@ -116,33 +116,33 @@ def ended(queue: Queue, state: str, frames: int = 0) -> None:
 
 def test_a_job_is_tried_twice_in_a_run_and_again_in_the_next(store: Store) -> None:
     queue = open_queue(store)
-    for tries in range(2):
-        assert (queue.status(NAME).kind, queue.status(NAME).tries) == ("queued", tries)
+    for failures in range(2):
+        assert (queue.status(NAME).state, queue.status(NAME).failures) == ("queued", failures)
         ended(queue, "failed")
-    assert queue.status(NAME).kind == "failed"
+    assert queue.status(NAME).state == "failed"
     for number in (1, 2):
         age(store, number, 10)
-    assert open_queue(store).status(NAME).kind == "queued"
+    assert open_queue(store).status(NAME).state == "queued"
 
 
 def test_a_job_that_kills_its_processes_is_given_up_unless_it_gets_on(store: Store) -> None:
     watching, dying = open_queue(store), replace(open_queue(store), owner=GONE)
     for frames in (4, 8, 8):
-        assert watching.status(NAME).kind == "queued"
+        assert watching.status(NAME).state == "queued"
         ended(dying, "running", frames)
-    assert watching.status(NAME).tries == 1
+    assert watching.status(NAME).failures == 1
     ended(dying, "running", 8)
-    assert watching.status(NAME).kind == "failed"
+    assert watching.status(NAME).state == "failed"
 
 
 def test_a_done_job_is_done_while_its_video_is_there(store: Store) -> None:
     queue = open_queue(store)
     ended(queue, "done", 8)
-    assert queue.status(NAME).kind == "queued"
+    assert queue.status(NAME).state == "queued"
     store.replace(NAME, b"")
-    assert queue.status(NAME).kind == "done"
+    assert queue.status(NAME).state == "done"
     age(store, 1, 10)
-    assert open_queue(store, force=True).status(NAME).kind == "queued"
+    assert open_queue(store, force=True).status(NAME).state == "queued"
 
 
 def test_a_name_stands_for_one_job_and_foreign_videos_are_safe(store: Store) -> None:

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 
 from pavdm_cli.app import app
 from pavdm_cli.bench import latency, stats
+from pavdm_cli.bench.architectures import find_architecture
 from pavdm_cli.bench.report import lines
-from pavdm_cli.bench.shapes import find_shape
-from pavdm_cli.bench.throughput import shape_throughput, throughput
+from pavdm_cli.bench.throughput import architecture_throughput, throughput
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.request import Request, build_request, flat_values
 from pavdm_cli.models.execution import REFERENCE, ExecutionConfig
@@ -56,9 +56,9 @@ def test_a_row_says_what_was_measured_where_and_against_what():
     assert summary["steady_s"] == pytest.approx(sum(samples["steady_steps_s"]), rel=1e-3)
 
 
-def test_a_shape_with_random_weights_claims_no_whole_video():
+def test_an_architecture_with_random_weights_claims_no_whole_video():
     request = make_request("a", seconds=1, model="opensora-v1.2", threads=1)
-    row = shape_throughput(request, SMALL, 4)
+    row = architecture_throughput(request, SMALL, 4)
     assert row["config"]["random_weights"] is True
     assert row["config"]["model"] == "mid"
     assert {len(row["samples"]["steady_steps_s"])} == {4}
@@ -71,7 +71,7 @@ def test_a_shape_with_random_weights_claims_no_whole_video():
 @pytest.mark.integration
 def test_random_weights_make_a_whole_video_where_asked():
     request, frames = make_request("a", frames=14, steps=6, threads=1), []
-    row = shape_throughput(request, find_shape("pocket"), 3, frames.append)
+    row = architecture_throughput(request, find_architecture("pocket"), 3, frames.append)
     assert sum(frames) == row["config"]["frames"] == 14
     assert row["config"]["random_weights"] is True
     assert row["summary"]["end_to_end_fps"] == pytest.approx(14 / row["samples"]["end_to_end_s"][0])
@@ -81,7 +81,7 @@ def test_random_weights_make_a_whole_video_where_asked():
 def test_a_network_alone_makes_no_whole_video():
     request = make_request("a", seconds=1, model="opensora-v1.2", threads=1)
     with pytest.raises(UsageError, match="'mid' has no VAE"):
-        shape_throughput(request, SMALL, 4, lambda frames: None)
+        architecture_throughput(request, SMALL, 4, lambda frames: None)
 
 
 @pytest.mark.integration
@@ -121,12 +121,12 @@ def test_a_new_process_is_told_every_switch(monkeypatch):
 def test_making_up_weights_does_not_import_the_compiler():
     code = """
         import sys
-        from pavdm_cli.bench.shapes import find_shape
-        from pavdm_cli.bench.throughput import open_shape
+        from pavdm_cli.bench.architectures import find_architecture
+        from pavdm_cli.bench.throughput import open_architecture
         from pavdm_cli.generation.request import build_request
 
         request = build_request({"prompt": "a", "seconds": 1, "model": "opensora-v1.2", "threads": 1})
-        open_shape(request, find_shape("mid"))
+        open_architecture(request, find_architecture("mid"))
         print("torch._dynamo" in sys.modules)
     """
     result = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
@@ -151,7 +151,7 @@ def test_every_wait_is_measured_as_often_as_asked(monkeypatch):
 @pytest.mark.integration
 def test_with_random_weights_each_wait_of_one_process_is_measured():
     request = make_request("a", frames=30, steps=6, threads=1)
-    row = latency.latency(request, 1, lambda rounds: None, find_shape("pocket"))
+    row = latency.latency(request, 1, lambda rounds: None, find_architecture("pocket"))
     assert row["config"]["random_weights"] is True
     measured = {name: len(values) for name, values in row["samples"].items() if values}
     assert measured == {"first_frame_warm_s": 1, "growth_chunk_s": 6, "steady_chunk_s": 2}

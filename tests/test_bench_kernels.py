@@ -38,7 +38,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_rows_of_kernels_have_raw_samples_and_can_be_compared(small: None, tmp_path: Path) -> None:
     paths = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
-    result = CliRunner().invoke(app, ["bench", "kernels", "--device", "cpu", "--dtype", "fp32", "--out", str(paths[0])])
+    result = CliRunner().invoke(
+        app, ["bench", "kernels", "--device", "cpu", "--dtype", "fp32", "--output", str(paths[0])]
+    )
     assert result.exit_code == 0, result.output
     rows: list[dict[str, Any]] = [json.loads(line) for line in paths[0].read_text().splitlines()]
     assert {(row["schema"], row["kind"]) for row in rows} == {(SCHEMA, "kernels")}
@@ -52,6 +54,20 @@ def test_rows_of_kernels_have_raw_samples_and_can_be_compared(small: None, tmp_p
     comparisons = compare(*paths)
     assert [comparison.name.split()[0] for comparison in comparisons] == list(BY_NAME)
     assert all(comparison.allowed is not None and comparison.ratio == pytest.approx(100) for comparison in comparisons)
+
+
+def test_compiled_kernels_are_appended_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compile_one(choice: kernels.KernelSelection, keep: Any) -> list[dict[str, Any]]:
+        row = dict.fromkeys(kernels.COLUMNS, 1) | {"op": "rope", "sizes": {}, "failed": []}
+        keep(row)
+        return [row]
+
+    monkeypatch.setattr(kernels, "compile_all", compile_one)
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}\n")
+    result = CliRunner().invoke(app, ["bench", "kernels", "--compile-only", "--json", "--output", str(path)])
+    assert result.exit_code == 0, result.output
+    assert [json.loads(line).get("op") for line in path.read_text().splitlines()] == [None, "rope"]
 
 
 def test_rows_are_kept_as_they_come_and_an_operation_that_breaks_hides_no_other(
@@ -68,7 +84,7 @@ def test_rows_are_kept_as_they_come_and_an_operation_that_breaks_hides_no_other(
         return before(op, *args)
 
     monkeypatch.setattr(kernels, "measure", broken)
-    result = CliRunner().invoke(app, ["bench", "kernels", "--device", "cpu", "--dtype", "fp32", "--out", str(path)])
+    result = CliRunner().invoke(app, ["bench", "kernels", "--device", "cpu", "--dtype", "fp32", "--output", str(path)])
     assert stored == list(range(1, len(OPS) + 1))
     rows = [json.loads(line) for line in path.read_text().splitlines()][1:]
     assert [row["failed"] for row in rows if row["failed"]] == [["RuntimeError: an illegal memory access"]]

@@ -11,7 +11,7 @@ from test_stdit import TINY, randomised
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from pavdm_cli.bench import ablate, shapes
+from pavdm_cli.bench import ablate, architectures
 from pavdm_cli.bench.released import Prompt, released_stdit
 from pavdm_cli.models.adapter import StepShape
 from pavdm_cli.models.opensora import mid
@@ -79,17 +79,17 @@ def test_counted_operations_are_torchs_count(network: STDiT) -> None:
         assert counter.get_total_flops() == round(1e12 * counted)
 
 
-def test_the_shapes_take_the_work_they_are_known_for() -> None:
+def test_the_architectures_take_the_work_they_are_known_for() -> None:
     for name, tflop in (("mid", 0.217), ("opensora-v1.2", 62.8)):  # the text's own 0.2 left out
-        shape = shapes.find_shape(name)
-        config = replace(XL2, **dict(getattr(shape.video_model, "sizes")))  # noqa: B009
-        tokens = tokens_per_latent(config, tuple(side // 8 for side in shape.spec.size))
-        step = StepShape(batch=2, window=35, context=0, text=shape.tokens)
+        architecture = architectures.find_architecture(name)
+        config = replace(XL2, **dict(getattr(architecture.video_model, "sizes")))  # noqa: B009
+        tokens = tokens_per_latent(config, tuple(side // 8 for side in architecture.spec.size))
+        step = StepShape(batch=2, window=35, context=0, text=architecture.tokens)
         assert 1e-12 * step_flops(config, step, tokens) == pytest.approx(tflop, rel=5e-3)
 
 
 SIZES = (("hidden", 32), ("depth", 2), ("heads", 2), ("text_width", 5), ("text_length", 7))
-SMALL = shapes.Shape(replace(mid.MODEL, sizes=SIZES, spec=replace(mid.MODEL.spec, size=(16, 24))), 7)
+SMALL = architectures.Architecture(replace(mid.MODEL, sizes=SIZES, spec=replace(mid.MODEL.spec, size=(16, 24))), 7)
 
 
 @pytest.mark.integration
@@ -108,6 +108,6 @@ def test_every_rung_is_timed_and_only_the_cached_context_deviates(monkeypatch) -
     assert ladder["+ context K/V"]["deviation"] > 1e-4  # a bidirectional network: an approximation, and it says so
 
 
-def test_no_weight_of_a_shape_is_left_without_effect() -> None:
-    model = shapes.random_model(SMALL, torch.device("cpu"))
+def test_no_weight_of_an_architecture_is_left_without_effect() -> None:
+    model = architectures.random_model(SMALL, torch.device("cpu"))
     assert [name for name, weight in model.transformer.state_dict().items() if not weight.any()] == []

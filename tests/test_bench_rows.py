@@ -12,9 +12,9 @@ from support.requests import make_request
 from test_bench_released import SMALL
 
 from pavdm_cli.bench import throughput
+from pavdm_cli.bench.architectures import find_architecture
 from pavdm_cli.bench.compare import differences
-from pavdm_cli.bench.shapes import find_shape
-from pavdm_cli.bench.throughput import open_shape, row
+from pavdm_cli.bench.throughput import open_architecture, row
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.models.runner import ModelRunner
 
@@ -37,7 +37,7 @@ def threads() -> Iterator[None]:
 
 def small() -> tuple[GenerationConfig, ModelRunner]:
     """A network of random weights, with the threads that torch has."""
-    return open_shape(make_request("a", seconds=1, model="opensora-v1.2"), SMALL)
+    return open_architecture(make_request("a", seconds=1, model="opensora-v1.2"), SMALL)
 
 
 def differing(row: dict[str, Any], other: dict[str, Any]) -> list[str]:
@@ -61,6 +61,6 @@ def test_rows_of_other_threads_attention_or_weights_are_not_the_same_configurati
 def test_a_share_is_of_products_in_the_precision_that_the_model_makes_them_in(
     precision: str, dtype: torch.dtype
 ) -> None:
-    job, model = open_shape(make_request("a", frames=2, precision=precision), find_shape("pocket"))
+    job, model = open_architecture(make_request("a", frames=2, precision=precision), find_architecture("pocket"))
     assert model.transformer.x_embedder.proj.weight.dtype == torch.float32
     assert row("throughput", job, model, {}, {})["ceilings"]["dtype"] == dtype

@@ -14,10 +14,10 @@ from test_bench_released import SMALL
 from torch import Tensor
 
 from pavdm_cli.bench import steps, throughput
-from pavdm_cli.bench.throughput import open_shape
+from pavdm_cli.bench.throughput import open_architecture
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.sampling.denoiser import Denoiser
 
 CPU = torch.device("cpu")
@@ -87,10 +87,10 @@ class Still:
         return torch.zeros_like(window)
 
 
-def made(denoiser: Callable[[Denoiser], Denoiser], graphs: GraphPolicy | None = None) -> Made:
+def made(denoiser: Callable[[Denoiser], Denoiser], graphs: GraphCapturer | None = None) -> Made:
     """A long enough video of a small network, whose denoiser is another."""
     request = make_request("a", seconds=8, model="opensora-v1.2", threads=1)
-    job, model = open_shape(request, SMALL)
+    job, model = open_architecture(request, SMALL)
     ready = steps.prepare_sampling(job, model)
     return job, model, replace(ready, denoiser=denoiser(ready.denoiser), graphs=graphs)
 
@@ -104,7 +104,7 @@ def test_nothing_is_built_in_a_step_that_is_timed(clock: Clock) -> None:
 def test_a_video_of_random_weights_finds_every_size_built(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     job, model, ready = made(lambda inner: Built(clock, inner))
     monkeypatch.setattr(throughput, "ceilings", lambda device, dtype: {"matrix_tflops": 1.0})
-    monkeypatch.setattr(throughput, "open_shape", lambda *_, **__: (job, model))
+    monkeypatch.setattr(throughput, "open_architecture", lambda *_, **__: (job, model))
     monkeypatch.setattr(steps, "prepare_sampling", lambda job, model: ready)
     calls = []
 
@@ -115,12 +115,12 @@ def test_a_video_of_random_weights_finds_every_size_built(clock: Clock, monkeypa
         return {}, {}
 
     monkeypatch.setattr(throughput, "whole_video", video)
-    throughput.shape_throughput(make_request("a", seconds=1), SMALL, 2, lambda frames: None)
+    throughput.architecture_throughput(make_request("a", seconds=1), SMALL, 2, lambda frames: None)
     assert len(calls) == 2 * job.schedule.capacity  # growth without an overlap, then full and ever shorter with one
 
 
 def test_growth_is_timed_without_recording_which_is_told_apart(clock: Clock) -> None:
-    graphs = GraphPolicy(Recording(clock=clock))
+    graphs = GraphCapturer(Recording(clock=clock))
     job, model, ready = made(lambda inner: Still(), graphs)
     timed = steps.time_all_steps(job, model, ready)
     assert {step.seconds for step in timed} == {1}

@@ -19,16 +19,16 @@ from torch.autograd import DeviceType
 from typer.testing import CliRunner
 
 from pavdm_cli.app import app
-from pavdm_cli.bench import shapes, throughput
-from pavdm_cli.bench.shapes import Shape
-from pavdm_cli.bench.throughput import open_shape
+from pavdm_cli.bench import architectures, throughput
+from pavdm_cli.bench.architectures import Architecture
+from pavdm_cli.bench.throughput import open_architecture
 from pavdm_cli.bench.trace import most_expensive, trace
 from pavdm_cli.errors import DeviceError, OutputError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request
 from pavdm_cli.models.execution import REFERENCE
 from pavdm_cli.sampling import cuda_graphs
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 
 
 @pytest.fixture(autouse=True)
@@ -78,23 +78,23 @@ class Launches(Tape):
 def test_issuing_is_that_of_graphs_only_where_the_step_itself_was_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: int, recorded: bool
 ) -> None:
-    policies: list[GraphPolicy] = []
+    capturers: list[GraphCapturer] = []
 
-    def on_a_gpu(mode: str, device: torch.device, values: int, unrecordable: str) -> GraphPolicy | None:
+    def on_a_gpu(mode: str, device: torch.device, values: int, unrecordable: str) -> GraphCapturer | None:
         assert not unrecordable
         most = cuda_graphs.max_captured_latents(mode, torch.device("cuda"), values)
-        policies.append(GraphPolicy(Launches(), most))
-        return policies[-1] if most else None
+        capturers.append(GraphCapturer(Launches(), most))
+        return capturers[-1] if most else None
 
     monkeypatch.setattr(cuda_graphs, "LAUNCH_BOUND", bound * stream(SMALL))
     monkeypatch.setattr(pipeline, "choose_graphs", on_a_gpu)
     trace(asked(), SMALL, tmp_path)
-    assert [policy.backend.replays > 0 for policy in policies] == [recorded, recorded]
+    assert [capturer.backend.replays > 0 for capturer in capturers] == [recorded, recorded]
 
 
-def stream(shape: Shape) -> int:
+def stream(architecture: Architecture) -> int:
     """Values that a latent takes."""
-    job, model = open_shape(asked(), shape)
+    job, model = open_architecture(asked(), architecture)
     return model.residual_values(job.guidance_scale)
 
 
@@ -129,20 +129,20 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> N
 
 
 @pytest.mark.integration
-def test_the_command_prints_the_path_and_rejects_unknown_shapes(
+def test_the_command_prints_the_path_and_rejects_unknown_architectures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shapes, "get", lambda name: SMALL.video_model)
+    monkeypatch.setattr(architectures, "get", lambda name: SMALL.video_model)
     words = ["bench", "throughput", "--threads", "1", "--profile", str(tmp_path)]
-    result = CliRunner().invoke(app, [*words, "--shape", "mid"])
+    result = CliRunner().invoke(app, [*words, "--arch", "mid"])
     assert result.exit_code == 0, result.output
     assert str(tmp_path) in result.stdout.replace("\n", "")
-    stored = CliRunner().invoke(app, [*words, "--shape", "mid", "--json", "--out", str(tmp_path / "rows.jsonl")])
+    stored = CliRunner().invoke(app, [*words, "--arch", "mid", "--json", "--output", str(tmp_path / "rows.jsonl")])
     row = json.loads((tmp_path / "rows.jsonl").read_text())
     assert (row["kind"], row) == ("profile", json.loads(stored.stdout))
-    unwritable = ["--out", str(tmp_path / "no" / "rows.jsonl"), "--samples", "1", "--shape", "mid", "--threads", "1"]
+    unwritable = ["--output", str(tmp_path / "no" / "rows.jsonl"), "--samples", "1", "--arch", "mid", "--threads", "1"]
     result = CliRunner().invoke(app, ["bench", "throughput", *unwritable])
     assert isinstance(result.exception, OutputError)
-    cuda_on = CliRunner().invoke(app, [*words, "--shape", "mid", "--cuda-graphs", "on", "--device", "cpu"])
+    cuda_on = CliRunner().invoke(app, [*words, "--arch", "mid", "--cuda-graphs", "on", "--device", "cpu"])
     assert isinstance(cuda_on.exception, DeviceError)
-    assert "no shape is called 'huge'" in str(CliRunner().invoke(app, [*words, "--shape", "huge"]).exception)
+    assert "no architecture is called 'huge'" in str(CliRunner().invoke(app, [*words, "--arch", "huge"]).exception)

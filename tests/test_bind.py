@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,15 @@ def test_what_is_remembered_was_shown_at_its_level(pocket, bound):
     rows = torch.cat([torch.tensor([3, 3], dtype=torch.int32), levels])
     full = pocket.stdit(torch.cat([frames, window], 1), rows, table, text, clean=2)[:, 2:]
     assert_same(denoiser(window, levels, denoiser.prefill(frames, 3)), full)
+
+
+@pytest.mark.parametrize("kind", [with_kv_cache, with_full_context, partial(with_full_context, causal=True)])
+def test_each_row_of_a_batch_may_have_its_own_levels(kind, pocket, bound):
+    window, levels = latents(4, 4), torch.tensor([[5, 5, 8, 8], [2, 2, 6, 6]], dtype=torch.int32)
+    denoiser = kind(pocket.stdit, *bound, position=2)
+    cache = denoiser.prefill(latents(3, 2), 0)
+    rows = [denoiser(window, row_levels, cache)[n] for n, row_levels in enumerate(levels)]
+    assert_same(denoiser(window, levels, cache), torch.stack(rows))
 
 
 @pytest.mark.parametrize("kind", [with_kv_cache, with_full_context])

@@ -98,7 +98,7 @@ def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
     with MemoryTracker() as live:
         for _ in pipeline.generate_frames(plan.config, model):
             pass
-    parts = plan.places[0].parts
+    parts = plan.devices[0].parts
     beside = [sum(part[i] for name, part in parts.items() if "activ" in name or "clean" in name) for i in (2, 3)]
     beside = [size + parts["text and levels"][2] for size in beside]
     assert 0.7 * max(beside) < live.peak < 1.1 * max(beside)
@@ -158,13 +158,13 @@ def test_the_batches_are_the_largest_that_fit(folder, gpu):
     config = on_gpu(folder)
     roomy = memory_plan.choose_plan(config)
     assert chosen(roomy) == ("batched", 4, "off")
-    gpu["cuda"] = max(roomy.places[0].needs)
+    gpu["cuda"] = max(roomy.devices[0].needs)
     assert chosen(memory_plan.choose_plan(config)) == ("batched", 4, "off")
     gpu["cuda"] -= 1
     tight = memory_plan.choose_plan(config)
     assert chosen(tight) != ("batched", 4, "off")
     assert tight.fits
-    assert max(tight.places[0].needs) < max(roomy.places[0].needs)
+    assert max(tight.devices[0].needs) < max(roomy.devices[0].needs)
     assert memory_report.notes(config, tight.config)
 
 
@@ -173,9 +173,9 @@ def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(
     config = on_gpu(folder).with_execution(overlap_decode="off", cfg_batching="batched")
     config = replace(config, spec=replace(config.spec, size=(320, 640)))
     tiles, whole = (
-        memory_plan.budget(config.with_execution(decode_batch=1, vae_tiling=tiled)) for tiled in ("on", "off")
+        memory_plan.estimate_plan(config.with_execution(decode_batch=1, vae_tiling=tiled)) for tiled in ("on", "off")
     )
-    (need,), (more,) = ([plan.places[0].needs[3]] for plan in (tiles, whole))
+    (need,), (more,) = ([plan.devices[0].needs[3]] for plan in (tiles, whole))
     assert need < 0.95 * more
     gpu["cuda"] = need
     plan = memory_plan.choose_plan(config)
@@ -188,9 +188,9 @@ def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(
 
 def test_a_chunk_is_decoded_next_to_the_next_steps_only_where_both_fit(folder, gpu):
     config = on_gpu(folder).with_execution(decode_batch=1, cfg_batching="batched")
-    beside, after = (memory_plan.budget(config.with_execution(overlap_decode=at)) for at in ("on", "off"))
-    (_, _, step, both), (_, _, _, alone) = beside.places[0].needs, after.places[0].needs
-    assert both == alone + beside.places[0].parts["activations of a step"][2]
+    beside, after = (memory_plan.estimate_plan(config.with_execution(overlap_decode=at)) for at in ("on", "off"))
+    (_, _, step, both), (_, _, _, alone) = beside.devices[0].needs, after.devices[0].needs
+    assert both == alone + beside.devices[0].parts["activations of a step"][2]
     gpu["cuda"] = both
     assert memory_plan.choose_plan(config).config.execution.overlap_decode == "on"
     gpu["cuda"] = max(alone, step)
@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_rejected_by_its_largest_part_with_what_each_option
     least = memory_plan.choose_plan(
         config.with_execution(cfg_batching="sequential", decode_batch=1, offload="sequential", overlap_decode="off")
     )
-    gpu["cuda"] = max(least.places[0].needs)
+    gpu["cuda"] = max(least.devices[0].needs)
     plan = memory_plan.choose_plan(config)
     assert not plan.fits
     error = memory_advice.refusal(plan)
@@ -225,15 +225,15 @@ def test_a_text_encoder_that_does_not_fit_can_read_on_the_host(folder, gpu, monk
     assert error.hint.startswith("--text-device cpu saves")
     plan = memory_plan.choose_plan(on_gpu(folder, options={"text_device": "cpu"}))
     assert plan.fits
-    assert [place.device.type for place in plan.places] == ["cuda", "cpu"]
-    assert plan.places[1].needs == (10**9, 0, 0, 0)
+    assert [device_memory.device.type for device_memory in plan.devices] == ["cuda", "cpu"]
+    assert plan.devices[1].needs == (10**9, 0, 0, 0)
 
 
 def test_a_prompt_that_was_read_before_needs_no_text_encoder(folder):
     config = job(folder)
-    assert "text encoder, weights" in memory_plan.budget(config).places[0].parts
+    assert "text encoder, weights" in memory_plan.estimate_plan(config).devices[0].parts
     model = pipeline.open_model(config)
-    assert "text encoder, weights" not in memory_plan.budget(config).places[0].parts
+    assert "text encoder, weights" not in memory_plan.estimate_plan(config).devices[0].parts
     model.text_encoder.encode([config.formatted_prompt.text])
 
 
@@ -261,8 +261,8 @@ def test_a_model_that_is_not_downloaded_is_planned_at_its_published_size(gpu, mo
     monkeypatch.setattr(pipeline, "open_model", None)
     run.generate_videos(request_of("opensora-v1.2", frames=17), as_json=True, only_plan=True)
     plan = json.loads(capsys.readouterr().out)
-    assert plan["places"][0]["parts"]["text encoder, weights"][0] == 4 * text_encoder.parameter_count({})
-    assert plan["places"][0]["parts"]["transformer"][2] == 4 * (1_207_643_972 + 300 * 4096)
+    assert plan["devices"][0]["parts"]["text encoder, weights"][0] == 4 * text_encoder.parameter_count({})
+    assert plan["devices"][0]["parts"]["transformer"][2] == 4 * (1_207_643_972 + 300 * 4096)
 
 
 @pytest.mark.parametrize(
@@ -297,4 +297,4 @@ def test_both_ways_of_guidance_give_the_same_video_up_to_rounding(folder):
     batched, sequential = (torch.cat(list(pipeline.sample_latents(c, pipeline.open_model(c))), dim=1) for c in configs)
     assert (batched - sequential).abs().max() <= 1e-4 * batched.abs().max()
     assert batched.abs().max() > 0.1
-    assert config.precision(CPU) == torch.float32
+    assert config.text_encoder_dtype(CPU) == torch.float32

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.integration
-def test_a_real_codec_holds_what_was_counted_without_contents(folder):
+def test_a_real_vae_holds_what_was_counted_without_contents(folder):
     config = job(folder)
     models = meta_of(config, CPU), pipeline.open_model(config)
     counted, measured = (astuple(estimate_vae_memory(model, CPU, frames=51, num_reencoded=5)) for model in models)
@@ -33,7 +33,7 @@ def test_a_real_codec_holds_what_was_counted_without_contents(folder):
 
 def test_what_is_encoded_first_stays_within_its_budget_and_near_it(folder):
     config = replace(job(folder), num_conditioning_frames=51)
-    parts = memory_plan.choose_plan(config).places[0].parts
+    parts = memory_plan.choose_plan(config).devices[0].parts
     model, clip = pipeline.open_model(config), torch.zeros(51, 3, 64, 72)
     with MemoryTracker() as live:
         pipeline.state_after_clip(config, model, clip, renoise=True)
@@ -41,7 +41,7 @@ def test_what_is_encoded_first_stays_within_its_budget_and_near_it(folder):
     assert parts["conditioning frames"] == (0, clip.nbytes, 0, 0)
     assert parts["transformer"][1] == parts["transformer"][2]
     assert parts["text and levels"][1] == 0
-    alone = memory_plan.choose_plan(job(folder)).places[0]
+    alone = memory_plan.choose_plan(job(folder)).devices[0]
     assert alone.needs[1] == 0
     assert "conditioning frames" not in alone.parts
 
@@ -49,13 +49,13 @@ def test_what_is_encoded_first_stays_within_its_budget_and_near_it(folder):
 @pytest.mark.integration
 def test_frames_that_are_encoded_again_between_steps_are_planned_next_to_what_lies_there(folder):
     config = job(folder, method="rn", window=5)
-    parts = memory_plan.choose_plan(config).places[0].parts
+    parts = memory_plan.choose_plan(config).devices[0].parts
     model = pipeline.open_model(config)
     with MemoryTracker() as live:
         reencode.reencode(model, torch.zeros(1, 5, *model.noise_shape()[1:]))
     assert 0.9 * parts["activations of the VAE"][1] < live.peak < 1.1 * parts["activations of the VAE"][1]
     assert parts["text and levels"][1] == parts["text and levels"][2] > 0
-    assert memory_plan.choose_plan(job(folder, method="rn", window=5, frames=17)).places[0].needs[1] == 0
+    assert memory_plan.choose_plan(job(folder, method="rn", window=5, frames=17)).devices[0].needs[1] == 0
 
 
 def test_the_window_is_full_at_once_only_where_that_much_is_given(folder):
@@ -68,8 +68,8 @@ def test_the_window_is_full_at_once_only_where_that_much_is_given(folder):
 
 @pytest.mark.parametrize("frames", [1, 51, *integration(17)])
 def test_a_clip_waits_on_the_host_and_a_group_of_it_is_encoded_at_a_time(folder, frames):
-    codec = meta_of(job(folder), CUDA)
-    group, whole = (estimate_vae_memory(codec, CUDA, frames=count).encoding for count in (17, frames))
+    vae = meta_of(job(folder), CUDA)
+    group, whole = (estimate_vae_memory(vae, CUDA, frames=count).encoding for count in (17, frames))
     assert whole == group if frames >= 17 else whole < group
     model = pipeline.open_model(job(folder))
     sizes = []
@@ -85,7 +85,7 @@ def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_rejected_by_the_nam
     def counted(case, decode_batch, vae_tiling, coded):
         return VAEMemory(coded[0] * decode_batch * 10**8, 0, 0)
 
-    monkeypatch.setattr(memory_plan, "_count_coding", counted)
+    monkeypatch.setattr(memory_plan, "_vae_memory", counted)
     config = replace(on_gpu(folder), num_conditioning_frames=17)
     gpu["cuda"] = 2 * 10**9
     assert chosen(memory_plan.choose_plan(replace(config, num_conditioning_frames=0)))[1] == 4
@@ -98,7 +98,7 @@ def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_rejected_by_the_nam
 
 @pytest.mark.integration
 @pytest.mark.parametrize("size", [(240, 424), (720, 1280)])
-def test_the_codec_over_time_takes_three_of_its_widest_tensors_and_less_than_any_step(size):
+def test_the_vae_over_time_takes_three_of_its_widest_tensors_and_less_than_any_step(size):
     config = job("opensora-v1.2", window=5, context=0)
     model = meta_of(replace(config, spec=replace(config.spec, size=size)), CUDA)
     shape, vae = (size[0] // 8, size[1] // 8), model.vae.temporal_vae
@@ -122,6 +122,6 @@ def test_what_going_on_from_a_clip_takes_is_planned_and_nothing_is_loaded_or_wri
     assert code == 0
     assert "total on cpu" in out
     plan = json.loads(pavdm(*words, "--json").out)
-    assert plan["places"][0]["parts"]["conditioning frames"] == [0, 17 * 3 * 4 * 64 * 72, 0, 0]
+    assert plan["devices"][0]["parts"]["conditioning frames"] == [0, 17 * 3 * 4 * 64 * 72, 0, 0]
     assert json.loads(pavdm("extend", clip, "-p", "a red ball", "--plan", "--json").out)["fits"] is True
     assert list(tmp_path.glob("v*")) == [clip]

@@ -28,7 +28,7 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.reencode import with_reencoding
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.pixels import to_bytes
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
 from pavdm_cli.sampling.loop import denoise, sample, state_from_clip
 from pavdm_cli.sampling.noise import add_noise
@@ -65,7 +65,7 @@ class Run:
     """A video, with all that its model was shown."""
 
     job: GenerationConfig
-    codec: Watched
+    vae: Watched
     video: np.ndarray
     shown: list[tuple[Tensor, int]]  # the overlap and its level, as often as it was remembered
 
@@ -73,7 +73,7 @@ class Run:
 def watch(job: GenerationConfig, monkeypatch: pytest.MonkeyPatch, clip: Tensor | None = None) -> Run:
     """Make the job's video, after a clip."""
     model = pipeline.open_model(job)
-    codec, contexts, build = Watched(model.vae.encode), list[tuple[Tensor, int]](), type(model).denoiser
+    vae, contexts, build = Watched(model.vae.encode), list[tuple[Tensor, int]](), type(model).denoiser
 
     def watching(self: Any, *args: Any, **options: Any) -> Denoiser:
         real = build(self, *args, **options)
@@ -86,19 +86,19 @@ def watch(job: GenerationConfig, monkeypatch: pytest.MonkeyPatch, clip: Tensor |
 
     with monkeypatch.context() as patch:
         patch.setattr(type(model), "denoiser", watching)
-        patch.setattr(model.vae, "encode", codec)
+        patch.setattr(model.vae, "encode", vae)
         start = None if clip is None else pipeline.state_after_clip(job, model, clip, renoise=False)
         video = np.concatenate(list(pipeline.generate_frames(job, model, start)))
-    return Run(job, codec, video, contexts)
+    return Run(job, vae, video, contexts)
 
 
 def check(run: Run) -> None:
     """Every clip but the first is shown five latents: the last 17 frames that came out before it, encoded anew."""
     whole = run.job.chunks - 1
     assert len(run.video) == run.job.frames
-    assert len(run.codec.encoded) == len(run.shown) == whole
+    assert len(run.vae.encoded) == len(run.shown) == whole
     for number, (frames, latents, (overlap, level)) in enumerate(
-        zip(run.codec.encoded, run.codec.given, run.shown, strict=True), 1
+        zip(run.vae.encoded, run.vae.given, run.shown, strict=True), 1
     ):
         assert frames.shape[1] == SHOWN
         assert np.array_equal(to_bytes(frames[0]), run.video[CLIP * number - SHOWN : CLIP * number])
@@ -157,9 +157,9 @@ def test_a_memory_that_outlives_its_clip_is_caught(folder, monkeypatch):
 def test_a_given_clip_is_encoded_once_and_shown_as_it_was(folder, monkeypatch):
     clip = torch.rand(SHOWN, 3, 64, 72, generator=torch.Generator().manual_seed(2))
     run = watch(job_of(folder), monkeypatch, clip)
-    assert torch.equal(run.codec.encoded[0][0], clip)
-    assert [frames.shape[1] for frames in run.codec.encoded] == [SHOWN, SHOWN]
-    assert all(torch.equal(made, shown) for made, (shown, _) in zip(run.codec.given, run.shown, strict=True))
+    assert torch.equal(run.vae.encoded[0][0], clip)
+    assert [frames.shape[1] for frames in run.vae.encoded] == [SHOWN, SHOWN]
+    assert all(torch.equal(made, shown) for made, (shown, _) in zip(run.vae.given, run.shown, strict=True))
 
 
 @pytest.mark.usefixtures("graphs")
@@ -185,13 +185,13 @@ def test_the_seed_alone_decides_and_a_longer_video_has_all_clips_of_a_shorter_on
 @pytest.fixture(params=["eager", "replayed"])
 def graphs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A job's steps made one by one, or recorded on the tape and replayed; those of edit ratios never are."""
-    policies: list[GraphPolicy] = []
+    capturers: list[GraphCapturer] = []
     if request.param == "replayed":
         monkeypatch.setattr(
-            pipeline, "choose_graphs", lambda *args: policies.append(GraphPolicy(Tape())) or policies[-1]
+            pipeline, "choose_graphs", lambda *args: capturers.append(GraphCapturer(Tape())) or capturers[-1]
         )
     yield
-    assert not policies or {policy.count > 0 for policy in policies} == {True, False}
+    assert not capturers or {capturer.count > 0 for capturer in capturers} == {True, False}
 
 
 def anew(latents: Tensor) -> Tensor:
@@ -229,7 +229,7 @@ def test_going_on_from_any_saved_state_encodes_the_same_frames(num_given):
 @pytest.mark.integration
 def test_under_rw_open_sora_is_shown_latents_noised_again_at_every_step(folder, monkeypatch):
     run = watch(job_of(folder, method="rw"), monkeypatch)
-    assert run.codec.encoded == []
+    assert run.vae.encoded == []
     assert [level for _, level in run.shown] == [2, 1]
     assert len(run.video) == run.job.frames
     model = pipeline.open_model(run.job)
@@ -260,7 +260,7 @@ def test_incompatible_options_are_rejected(options, message, folder):
 def test_latents_that_are_no_whole_groups_stay_as_they_are_and_a_note_says_so(folder, monkeypatch):
     job = job_of(folder, window=12)
     assert any("latents without re-encoding" in note for note in job.notes)
-    assert watch(job, monkeypatch).codec.encoded == []
+    assert watch(job, monkeypatch).vae.encoded == []
     assert not any(
         "latents without re-encoding" in note for note in job_of(folder).notes + job_of(folder, reencode=False).notes
     )

@@ -211,7 +211,7 @@ def test_a_configuration_of_another_network_is_one_clear_error(changes):
     assert excinfo.value.exit_code == 5
 
 
-def test_the_codec_is_known_by_its_tensors(tmp_path):
+def test_the_vae_is_known_by_its_tensors(tmp_path):
     published.write(tmp_path)
     assert infer_vae_config(tensor_shapes(locate_tensors(tmp_path / "vae"))) == published.VAE
     with pytest.raises(ModelError, match="not the weights of Open-Sora's VAE"):

@@ -56,8 +56,8 @@ PATHS = {
     "extend v.mp4 --output": "--output",
     "info": "FILE",
     "models pull opensora-v1.2 --folder": "--folder",
-    "train codec --folder": "--folder",
-    "bench throughput --out": "--out",
+    "train vae --output-dir": "--output-dir",
+    "bench throughput --output": "--output",
     "bench compare": "FIRST",
 }
 

@@ -21,7 +21,20 @@ from pavdm_kernels.ops import OPS
 
 ROOT = Path(__file__).parents[1]
 STORED = ROOT / "benchmarks" / "results" / "kernels-compile.jsonl"
-GATE = ["--arch", "sm_80", "--arch", "sm_90", "--dtype", "bf16", "--width", "1152", "--width", "192", "--width", "1536"]
+GATE = [
+    "--gpu-arch",
+    "sm_80",
+    "--gpu-arch",
+    "sm_90",
+    "--dtype",
+    "bf16",
+    "--width",
+    "1152",
+    "--width",
+    "192",
+    "--width",
+    "1536",
+]
 CONTEXT = ("op", "sizes", "dtype", "arch")
 BY_NAME = {op.name: op for op in OPS}
 TAKEN = {"registers": 64, "spill_bytes": 0, "shared_bytes": 1024, "matrix": 8}

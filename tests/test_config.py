@@ -63,10 +63,10 @@ def test_a_section_stands_above_the_keys_outside_and_below_a_higher_file() -> No
 def test_keys_outside_sections_are_for_commands_that_make_videos() -> None:
     Path("pavdm.toml").write_text("steps = 30\nimage = 'a.png'\n[train.denoiser]\nsteps = 7\n")
     root = ROOT.make_context("pavdm", ["generate"])
-    train = ROOT.commands["train"].make_context("train", ["codec"], parent=root)
+    train = ROOT.commands["train"].make_context("train", ["vae"], parent=root)
     assert train.command.commands["denoiser"].make_context("denoiser", [], parent=train).params["steps"] == 7
-    codec = train.command.commands["codec"].make_context("codec", [], parent=train)
-    assert codec.params["steps"] != 30
+    vae = train.command.commands["vae"].make_context("vae", [], parent=train)
+    assert vae.params["steps"] != 30
     assert parsed("extend", "a.mp4").params["steps"] == 30  # which has no --image
 
 

@@ -26,7 +26,7 @@ def context() -> Iterator[Any]:
 @pytest.mark.integration
 def test_videos_are_made_once_and_reported(context: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows, document = tmp_path / "rows.jsonl", tmp_path / "results.md"
-    words = [str(tmp_path / "videos"), "--seeds", "1", "--seconds", "1", "--out", str(rows)]
+    words = [str(tmp_path / "videos"), "--seeds", "1", "--seconds", "1", "--output", str(rows)]
     context.main([*words, "--arms", "1", "2 + sink, in order"])
     stored = [json.loads(line) for line in rows.read_text().splitlines()]
     assert [(row["arm"], row["settings"]) for row in stored] == [

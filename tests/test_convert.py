@@ -32,7 +32,9 @@ def test_pickled_tensors_become_safetensors_and_nothing_else_does(tmp_path):
 
 def test_t5_as_it_is_published_pickled_in_shards_reads_a_prompt_once_converted(tmp_path):
     published.write(tmp_path)
-    before = open_text_encoder(tmp_path / "text_encoder", torch.device("cpu"), torch.float32).encode(["a boat"])[0].rows
+    before = (
+        open_text_encoder(tmp_path / "text_encoder", torch.device("cpu"), torch.float32).encode(["a boat"])[0].embeds
+    )
     whole = tmp_path / "text_encoder" / "model.safetensors"
     weights = load_file(whole)
     weights["encoder.embed_tokens.weight"] = weights["shared.weight"]
@@ -43,7 +45,7 @@ def test_t5_as_it_is_published_pickled_in_shards_reads_a_prompt_once_converted(t
     with pytest.raises(ModelError, match="can run code"):
         reader.encode(["a boat"])
     assert len(convert(tmp_path / "text_encoder")) == 2
-    assert torch.equal(reader.encode(["a boat"])[0].rows, before)
+    assert torch.equal(reader.encode(["a boat"])[0].embeds, before)
 
 
 class Evil:

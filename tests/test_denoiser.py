@@ -1,6 +1,7 @@
 """Wrappers of a denoiser: batched guidance, and windows longer than the model's."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_guidance_extrapolates_from_the_unconditional_velocity(schedule: Schedul
     torch.testing.assert_close(torch.cat(out, 1), torch.cat(expected, 1), atol=1e-10, rtol=0)
 
 
-def record(calls: list[tuple[list[int], Cache]]) -> FunctionDenoiser:
+def record(calls: list[tuple[list[Any], Cache]]) -> FunctionDenoiser:
     """Gives the window back as velocity, and notes the levels and the cache of each call."""
 
     def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
@@ -50,7 +51,7 @@ def record(calls: list[tuple[list[int], Cache]]) -> FunctionDenoiser:
 @pytest.mark.parametrize("span", [2, 3, 4, 5, 8])
 @pytest.mark.parametrize("length", range(1, 14))
 def test_a_long_window_is_covered_once_with_cleaner_latents_in_front(length: int, span: int) -> None:
-    calls: list[tuple[list[int], Cache]] = []
+    calls: list[tuple[list[Any], Cache]] = []
     window, levels = torch.randn(1, length, 1, 1, 1), torch.arange(1, length + 1, dtype=torch.int32)
     assert torch.equal(partition_window(record(calls), span)(window, levels, "cache"), window)
     assert [cache for _, cache in calls] == ["cache"] + [None] * (len(calls) - 1)
@@ -58,6 +59,13 @@ def test_a_long_window_is_covered_once_with_cleaner_latents_in_front(length: int
     ends = [window[-1] for window, _ in calls]
     assert all(after - before <= span // 2 for before, after in pairwise(ends))
     assert ends[-1] == length
+
+
+def test_a_long_window_is_split_alike_where_rows_have_their_own_levels() -> None:
+    calls: list[tuple[list[Any], Cache]] = []
+    window, levels = torch.randn(2, 6, 1, 1, 1), torch.arange(12, dtype=torch.int32).view(2, 6)
+    assert torch.equal(partition_window(record(calls), 4)(window, levels, "cache"), window)
+    assert [rows for rows, _ in calls] == [[[0, 1, 2, 3], [6, 7, 8, 9]], [[2, 3, 4, 5], [8, 9, 10, 11]]]
 
 
 @pytest.mark.usefixtures("either_way")

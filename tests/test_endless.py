@@ -48,7 +48,7 @@ def stopping(number: int, chunks: int) -> Iterator[None]:
 
     signal.signal(number, signal.SIG_DFL if ignored == signal.SIG_IGN else ignored)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pavdm_cli.generation.saver.write_checkpoint", write_and_stop)
+        patch.setattr("pavdm_cli.generation.checkpoint_writer.write_checkpoint", write_and_stop)
         yield
 
 

@@ -73,22 +73,22 @@ def test_references_give_z_scores(folder: Path) -> None:
 
 def test_stored_measurements_are_reused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video, rows = write(tmp_path / "v.mp4", clean(count=24)), tmp_path / "rows.jsonl"
-    first = pavdm("evaluate", str(video), "--out", str(rows), "--json")
+    first = pavdm("evaluate", str(video), "--output", str(rows), "--json")
     with rows.open("a") as file:
         file.write('{"schema": "pavdm.evaluate/1", "ke')  # a truncated row
     monkeypatch.setattr("pavdm_cli.evaluation.files.measure", lambda *args, **options: pytest.fail("measured again"))
-    assert pavdm("evaluate", str(video), "--out", str(rows), "--json")[:2] == first[:2]
+    assert pavdm("evaluate", str(video), "--output", str(rows), "--json")[:2] == first[:2]
     with pytest.raises(pytest.fail.Exception):
-        pavdm("evaluate", str(video), "--out", str(rows), "--chunk-frames", "8")
+        pavdm("evaluate", str(video), "--output", str(rows), "--chunk-frames", "8")
 
 
 @pytest.mark.parametrize("damage", [{"metrics": {"shake": "much"}}, {"metrics": None}, {"clips": [1]}, {"frames": -1}])
 def test_a_damaged_row_is_measured_again(tmp_path: Path, damage: dict[str, object]) -> None:
     video, rows = write(tmp_path / "v.mp4", clean(count=6)), tmp_path / "rows.jsonl"
-    first = pavdm("evaluate", str(video), "--out", str(rows), "--json").out
+    first = pavdm("evaluate", str(video), "--output", str(rows), "--json").out
     row = json.loads(rows.read_text())
     rows.write_text(json.dumps(row | {"measurement": row["measurement"] | damage}) + "\n")
-    assert pavdm("evaluate", str(video), "--out", str(rows), "--json").out == first
+    assert pavdm("evaluate", str(video), "--output", str(rows), "--json").out == first
     assert len(rows.read_text().splitlines()) == 2
 
 
@@ -163,7 +163,7 @@ def test_chunk_boundaries_are_known_only_for_generated_videos(tmp_path: Path) ->
         (("VIDEO", "--plot", "no/such/plot.png"), 4, "cannot write"),
         (("VIDEO", "--export", "vbench", "x"), 2, "--export must be vbench-long"),
         (("EMPTY",), 3, "no video in"),
-        (("VIDEO", "--out", "VIDEO"), 3, "cannot read"),
+        (("VIDEO", "--output", "VIDEO"), 3, "cannot read"),
         (("VIDEO", "--chunk-frames", "1"), 2, "greater than or equal to 2"),
         (("compare", "FOLDER"), 2, "Missing argument 'B'"),
     ],

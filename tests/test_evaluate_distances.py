@@ -156,7 +156,7 @@ def test_references_give_distances_of_the_sets(tmp_path: Path) -> None:
             with VideoWriter(tmp_path / name / f"{seed}.mp4", 108, 72, 8) as writer:
                 writer.write(change(clean(seed, count=48)))
                 writer.finish()
-    words = ("evaluate", tmp_path / "b", "--reference", tmp_path / "a", "--out", tmp_path / "rows.jsonl")
+    words = ("evaluate", tmp_path / "b", "--reference", tmp_path / "a", "--output", tmp_path / "rows.jsonl")
     code, out, err = pavdm(*words, "--json")
     *videos, last = [json.loads(line) for line in out.splitlines()]
     assert (code, len(videos)) == (0, 2)

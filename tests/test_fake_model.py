@@ -171,18 +171,31 @@ def test_a_training_step_changes_its_weights_and_the_result_is_a_model(folder: P
     words = (
         "--data",
         "videos",
-        "--folder",
+        "--output-dir",
         "run",
         "--steps",
         1,
-        "--batch",
+        "--batch-size",
         1,
         "--precision",
         "fp32",
         "--device",
         "cpu",
     )
-    sizes = ("--size", "72x64", "--fps", 8, "--window", 4, "--chunk", 2, "--held-out", 0, "--precision", "fp32")
+    sizes = (
+        "--size",
+        "72x64",
+        "--fps",
+        8,
+        "--window",
+        4,
+        "--chunk",
+        2,
+        "--validation-videos",
+        0,
+        "--precision",
+        "fp32",
+    )
     result = Path(run(folder, "train", "denoiser", "--init", "fake", *words, *sizes).strip())
     run(folder, "generate", PROMPT, "--frames", 5, "-o", "t.mp4", "--model", folder / result, "--device", "cpu")
     assert open_video(folder / "t.mp4").frames == 5
@@ -203,11 +216,11 @@ def test_frames_do_not_depend_on_how_latents_were_pushed(tmp_path: Path) -> None
     model = MODEL.with_weights("fake", loaded.write(tmp_path / "fake")).load(Placement(torch.device("cpu")), "weights")
     z, layout = latents(7), MODEL.layout(SPEC.size, SPEC.fps)
     whole = run_stream(model.decode_stream(SPEC), z)
-    assert whole.shape[1] == layout.count(7) == 25
+    assert whole.shape[1] == layout.num_frames(7) == 25
     for cut in range(1, 7):
         stream = model.decode_stream(SPEC)
         first = stream.push(z[:, :cut])
         rest = model.decode_stream(SPEC, z[:, cut - stream.replay : cut]).push(z[:, cut:])
         assert torch.equal(torch.cat([first, rest], dim=1), whole)
-        assert rest.shape[1] == len(layout.frames(0, 7 - cut, continues_stream=True))
+        assert rest.shape[1] == len(layout.frame_range(0, 7 - cut, continues_stream=True))
     assert run_stream(model.encode_stream(SPEC), whole).shape[1] == 7

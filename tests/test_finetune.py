@@ -35,7 +35,7 @@ from pavdm_cli.training.optimizer import adamw
 
 TINY = replace(SMALL, hidden=32, heads=2, text_width=8)
 SPEC = replace(OPENSORA, size=(16, 32), window=10)
-SHIFT = timestep_shift(16, 32, get("opensora-v1.2").layout((16, 32), 24).count(15))
+SHIFT = timestep_shift(16, 32, get("opensora-v1.2").layout((16, 32), 24).num_frames(15))
 PLAN = TrainConfig(4, lr=0.001, warmup=2, ema_decay=0.99, validate_steps=1, make_optimizers=adamw)
 
 
@@ -55,7 +55,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> LatentDataset:
 
 
 def model_of(stdit: STDiT) -> LoadedOpenSora:
-    return LoadedOpenSora(stdit, nn.Identity(), scaled=True, num_null_tokens=300, source=Path("nowhere"))
+    return LoadedOpenSora(stdit, nn.Identity(), scales_positions=True, num_null_tokens=300, source=Path("nowhere"))
 
 
 def make_task(dataset: LatentDataset, method: str = "pa", windows: int = 2, **changed: Any) -> FinetuneTask:
@@ -122,8 +122,8 @@ def test_crops_start_where_the_vae_restarts(dataset):
     stored = [load_file(latents)["value"].float() for latents, _ in dataset.clips]
     for batch, text, _ in record_inputs(make_task(dataset), 40):
         for row, latents in enumerate(batch.latents):
-            clip = int(text[row].rows[0, 0]) - 1
-            assert len(text[row].rows) == clip + 1
+            clip = int(text[row].embeds[0, 0]) - 1
+            assert len(text[row].embeds) == clip + 1
             (start,) = (s for s in range(16 - len(latents)) if torch.equal(stored[clip][s : s + len(latents)], latents))
             starts.add(start)
     assert starts == {0, 5, 10}
@@ -133,12 +133,12 @@ def test_dropped_captions_become_the_null_embedding(dataset):
     task = make_task(dataset)
     inputs = record_inputs(task, 1)[0]
     batch, text, _ = inputs
-    null = task.model.transformer.y_embedder.y_embedding[: len(text[0].rows)]
+    null = task.model.transformer.y_embedder.y_embedding[: len(text[0].embeds)]
     neither, first = torch.tensor([False, False]), torch.tensor([True, False])
     captioned, uncaptioned = task.model(batch, text, neither), task.model(batch, text, first)
     assert captioned[1] == uncaptioned[1]
     assert captioned[0] != uncaptioned[0]
-    assert torch.equal(task.model(batch, [replace(text[0], rows=null), text[1]], neither), uncaptioned)
+    assert torch.equal(task.model(batch, [replace(text[0], embeds=null), text[1]], neither), uncaptioned)
 
 
 def test_one_caption_in_ten_is_dropped(dataset):
@@ -201,7 +201,8 @@ def test_shards_are_complete_and_balanced():
 def test_accumulated_batches_are_averaged(dataset, tmp_path):
     single, accumulated = make_task(dataset), make_task(dataset)
     metrics = train_step(
-        init_state(accumulated, tmp_path / "none.pt", adamw), replace(PLAN, accumulate=3, max_grad_norm=1e-9, lr=0.0)
+        init_state(accumulated, tmp_path / "none.pt", adamw),
+        replace(PLAN, gradient_accumulation=3, max_grad_norm=1e-9, lr=0.0),
     )
     losses = [single.loss(number) for number in range(3)]
     assert metrics["loss"] == pytest.approx(sum(loss.item() for loss in losses) / 3)

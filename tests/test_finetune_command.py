@@ -28,8 +28,8 @@ from pavdm_cli.training.finetune.task import FinetuneTask
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 STEPS = 4
-COMMON = ["--steps", str(STEPS), "--size", "64x64", "--window", "5", "--every", "2", "--precision", "fp32"]
-COMMON += ["--device", "cpu", "--threads", "1", "--held-out", "1", "--warmup", "2"]
+COMMON = ["--steps", str(STEPS), "--size", "64x64", "--window", "5", "--checkpoint-every", "2", "--precision", "fp32"]
+COMMON += ["--device", "cpu", "--threads", "1", "--validation-videos", "1", "--warmup", "2"]
 CAPTIONS = {
     "a.mp4": "a red balloon drifts over green hills",
     "inner/b.mkv": "a boat on calm water",
@@ -45,7 +45,7 @@ class Studio:
     result: CommandResult
 
     def command(self, run: str, *more: str | Path) -> list[str]:
-        words = ["train", "denoiser", "--init", self.folder / "tiny", "--data", self.folder / "videos", "--folder"]
+        words = ["train", "denoiser", "--init", self.folder / "tiny", "--data", self.folder / "videos", "--output-dir"]
         return [*map(str, [*words, self.folder / run]), *COMMON, *map(str, more)]
 
     def log(self, run: str) -> list[dict[str, float]]:
@@ -164,9 +164,13 @@ WRONG = {
     "another method": (["--method", "rn"], 2, "--method must be one of base, pa, rw, got 'rn'"),
     "no weights": (["--init", "./nowhere"], 5, "there is no folder ./nowhere"),
     "a name of nothing": (["--init", "opensora"], 5, "no model is called 'opensora'"),
-    "pocket's weights": (["--init", "pocket"], 2, "--data is only for Open-Sora"),
-    "all held out": (["--held-out", "3"], 2, "--held-out 3 of 3 videos leaves none"),
-    "a file where the folder should be": (["--folder", "{folder}/tiny/vae/config.json"], 4, "cannot create the folder"),
+    "pocket's weights": (["--init", "pocket"], 2, "--data needs a model to fine-tune"),
+    "all held out": (["--validation-videos", "3"], 2, "--validation-videos 3 of 3 videos leaves none"),
+    "a file where the folder should be": (
+        ["--output-dir", "{folder}/tiny/vae/config.json"],
+        4,
+        "cannot create the folder",
+    ),
 }
 PROBED = ("none that is long enough", "all held out")  # the probes of the videos stay in the cache
 
@@ -186,7 +190,7 @@ def test_mismatched_parts_are_rejected_before_encoding(studio, tmp_path):
     shutil.copytree(studio.folder / "tiny", tmp_path / "tiny")
     config = tmp_path / "tiny" / "text_encoder" / "config.json"
     config.write_text(json.dumps(published.T5 | {"d_model": 48}))
-    options = ["--init", tmp_path / "tiny", "--folder", tmp_path / "run"]
+    options = ["--init", tmp_path / "tiny", "--output-dir", tmp_path / "run"]
     code, out, err = pavdm(*studio.command("odd", *options))
     assert (code, out) == (5, ""), err
     assert "have 48 numbers (d_model), the transformer reads 32" in err
@@ -199,8 +203,8 @@ def test_mismatched_parts_are_rejected_before_encoding(studio, tmp_path):
 
 @pytest.mark.integration
 def test_several_processes_report_an_error_once(studio):
-    result = torchrun(*studio.command("straight", "--batch", "3"))
-    counts = [result.stderr.count(words) for words in ("--batch must be a multiple of the 2 processes", "hint: ")]
+    result = torchrun(*studio.command("straight", "--batch-size", "3"))
+    counts = [result.stderr.count(words) for words in ("--batch-size must be a multiple of the 2 processes", "hint: ")]
     assert counts == [1, 1], result.stderr
     # torchrun ends (-15) whichever is a moment later than the first, and may name that one as the cause.
     codes = set(re.findall(r"exitcode  : (-?\d+)", result.stderr))
@@ -222,7 +226,7 @@ def test_unsupported_combinations_are_rejected(studio, monkeypatch):
     assert code == 2
     assert "give --data FOLDER" in err
     monkeypatch.setenv("WORLD_SIZE", "2")
-    code, _, err = pavdm("train", "codec")
+    code, _, err = pavdm("train", "vae")
     assert code == 2
     assert "pocket trains in one process" in err
 

@@ -77,11 +77,11 @@ def video(tmp_path: Path) -> Path:
 
 def encode(cache: Cache, *videos: Path, advance: Callable[[int], None] = lambda done: None) -> int:
     """Encode what is missing; how many clips that was."""
-    codec = Means()
+    vae = Means()
     encode_clips(
-        cache, codec.encode_stream, clips_to_encode(cache, list_clips(cache, unique_videos(cache, videos))), advance
+        cache, vae.encode_stream, clips_to_encode(cache, list_clips(cache, unique_videos(cache, videos))), advance
     )
-    return codec.clips
+    return vae.clips
 
 
 def numbers(cache: Cache, video: Path, clip: int) -> list[float]:
@@ -191,9 +191,9 @@ def test_batches_are_read_from_cached_files(cache, video):
     assert latents.flatten().tolist() == pytest.approx([9, 5], abs=0.15)
     mixed = LatentDataset((*dataset.clips, (dataset.clips[0][0], cache.embedding("A"))), 2)
     dropped, captioned = mixed.embeddings([2, 0], torch.device("cpu"))
-    assert captioned.rows[:, 0].tolist() == [ord(letter) for letter in "BOAT!"]
-    assert dropped.rows.flatten().tolist() == [ord("A")]
-    assert (dropped.rows.dtype, dropped.mask.tolist()) == (torch.float32, [True])
+    assert captioned.embeds[:, 0].tolist() == [ord(letter) for letter in "BOAT!"]
+    assert dropped.embeds.flatten().tolist() == [ord("A")]
+    assert (dropped.embeds.dtype, dropped.mask.tolist()) == (torch.float32, [True])
 
 
 def test_a_missing_cache_file_is_one_error_line(cache, video):

@@ -24,9 +24,7 @@ def current_world() -> str:
     return fingerprint.world()
 
 
-@pytest.mark.parametrize(
-    "weights", [POCKET.folder / VAE_FILE, POCKET.folder / DENOISER_FILE], ids=["codec", "denoiser"]
-)
+@pytest.mark.parametrize("weights", [POCKET.folder / VAE_FILE, POCKET.folder / DENOISER_FILE], ids=["vae", "denoiser"])
 def test_the_world_is_the_one_the_weights_were_trained_on(weights, current_world):
     assert fingerprint.same_world(checkpoint.training_metadata(weights)["world"], current_world), (
         f"the painted world has changed: {HINT}"
@@ -39,9 +37,9 @@ def test_the_vocabulary_is_the_one_the_denoiser_was_trained_with():
     )
 
 
-def test_the_denoiser_was_trained_on_latents_of_the_shipped_codec():
-    codec = checkpoint.load_vae(POCKET.folder / VAE_FILE)
-    assert checkpoint.training_metadata(POCKET.folder / DENOISER_FILE)["latents"] == fingerprint.latents(codec), (
+def test_the_denoiser_was_trained_on_latents_of_the_shipped_vae():
+    vae = checkpoint.load_vae(POCKET.folder / VAE_FILE)
+    assert checkpoint.training_metadata(POCKET.folder / DENOISER_FILE)["latents"] == fingerprint.latents(vae), (
         f"the VAE has changed: {HINT}"
     )
 
@@ -78,10 +76,10 @@ def test_a_word_more_or_another_order_is_another_vocabulary():
 
 def test_a_decoder_may_be_trained_alone_and_an_encoder_may_not():
     def changed(part: str) -> str:
-        codec = checkpoint.load_vae(POCKET.folder / VAE_FILE)
+        vae = checkpoint.load_vae(POCKET.folder / VAE_FILE)
         with torch.no_grad():
-            next(weight for name, weight in codec.named_parameters() if name.startswith(part)).mul_(1.01)
-        return fingerprint.latents(codec)
+            next(weight for name, weight in vae.named_parameters() if name.startswith(part)).mul_(1.01)
+        return fingerprint.latents(vae)
 
     original = fingerprint.latents(checkpoint.load_vae(POCKET.folder / VAE_FILE))
     assert changed("decoder.") == original != changed("encoder.")

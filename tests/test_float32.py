@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 import torch
-from support.tiny import tiny_codec
+from support.tiny import tiny_vae
 
 from pavdm_cli.models.float32 import exact_convolutions
 
@@ -24,15 +24,15 @@ def before(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @torch.no_grad()
-def test_the_codec_convolves_exactly_and_leaves_torch_as_it_was(before: str) -> None:
-    codec, dtypes = tiny_codec(), list[tuple[torch.dtype, str]]()
-    for layer in codec.modules():
+def test_the_vae_convolves_exactly_and_leaves_torch_as_it_was(before: str) -> None:
+    vae, dtypes = tiny_vae(), list[tuple[torch.dtype, str]]()
+    for layer in vae.modules():
         if isinstance(layer, torch.nn.Conv2d):
             layer.register_forward_hook(lambda _, inputs, out: dtypes.append((out.dtype, CONV.fp32_precision)))
-    latents = codec.encode(torch.zeros(1, 2, 3, 16, 24))
+    latents = vae.encode(torch.zeros(1, 2, 3, 16, 24))
     assert CONV.fp32_precision == before
     encoding = len(dtypes)
-    codec.decode(latents)
+    vae.decode(latents)
     assert CONV.fp32_precision == before
     assert len(dtypes) > encoding > 0
     assert set(dtypes) == {(torch.float32, "ieee")}

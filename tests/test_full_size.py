@@ -67,12 +67,12 @@ def test_a_minute_is_445_steps_and_27_pflop():
 
 
 def test_weights_take_what_their_numbers_say(model):
-    codec = model.vae
-    assert isinstance(codec, OpenSoraVAE)
-    count = {name: sum(p.numel() for p in part.parameters()) for name, part in codec.named_children()}
+    vae = model.vae
+    assert isinstance(vae, OpenSoraVAE)
+    count = {name: sum(p.numel() for p in part.parameters()) for name, part in vae.named_children()}
     assert count == {"spatial_vae": 83_653_863, "temporal_vae": 309_687_144}
     assert meta_model.module_bytes(model.transformer) == near(2.42e9)
-    assert meta_model.module_bytes(codec) == 2 * (393_341_007 + 8)
+    assert meta_model.module_bytes(vae) == 2 * (393_341_007 + 8)
 
 
 @pytest.mark.integration
@@ -87,12 +87,12 @@ def test_the_memory_of_a_video_is_the_texts_keys_and_values_of_56_blocks(model):
 
 
 @pytest.mark.integration
-def test_the_codec_takes_20_tflop_for_17_frames(model):
-    codec = model.vae
-    assert isinstance(codec, OpenSoraVAE)
+def test_the_vae_takes_20_tflop_for_17_frames(model):
+    vae = model.vae
+    assert isinstance(vae, OpenSoraVAE)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        codec.decode(blank(1, 5, 4, 30, 53))
+        vae.decode(blank(1, 5, 4, 30, 53))
     assert tflop(counter) == near(3.81 + 16.45)
     with FlopCounterMode(display=False) as counter:
-        codec.encode(blank(1, 17, 3, 240, 424))
+        vae.encode(blank(1, 17, 3, 240, 424))
     assert tflop(counter) == near(7.25 + 3.35)

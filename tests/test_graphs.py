@@ -11,14 +11,14 @@ from support.exact import NOISE, SCHEDULES, Mixing, build_solver, clean_latents,
 from support.tape import CaptureError, Tape, waits
 from torch import Tensor
 
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy, StaticBuffer, capture_call
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer, StaticBuffer, capture_call
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
-from pavdm_cli.sampling.loop import SamplerState, denoise, roll, state_from_clip, state_from_renoised_clip
+from pavdm_cli.sampling.loop import SamplerState, denoise, shift_latents, state_from_clip, state_from_renoised_clip
 from pavdm_cli.sampling.schedule import Schedule, pa, rw
 
 
-def taped(max_latents: float = float("inf")) -> GraphPolicy:
-    return GraphPolicy(Tape(), max_latents)
+def taped(max_latents: float = float("inf")) -> GraphCapturer:
+    return GraphCapturer(Tape(), max_latents)
 
 
 def starts(schedule: Schedule) -> dict[str, SamplerState | None]:
@@ -31,7 +31,7 @@ def starts(schedule: Schedule) -> dict[str, SamplerState | None]:
     }
 
 
-def states(schedule: Schedule, denoiser: Denoiser, graphs: GraphPolicy | None, **options: Any) -> list[SamplerState]:
+def states(schedule: Schedule, denoiser: Denoiser, graphs: GraphCapturer | None, **options: Any) -> list[SamplerState]:
     """All of them, kept until the last step is done."""
     chunks = schedule.capacity + 3
     return list(
@@ -47,7 +47,7 @@ def assert_same(eager: list[SamplerState], replayed: list[SamplerState]) -> None
         assert torch.equal(left.context, right.context)
 
 
-def assert_replayed_is_eager(schedule: Schedule, kind: type[Mixing], graphs: GraphPolicy | None = None) -> None:
+def assert_replayed_is_eager(schedule: Schedule, kind: type[Mixing], graphs: GraphCapturer | None = None) -> None:
     assert_same(states(schedule, kind(), None), states(schedule, kind(), graphs or taped()))
 
 
@@ -220,10 +220,10 @@ def test_a_state_that_is_the_graph_s_own_output_shows(monkeypatch: pytest.Monkey
 def test_a_shift_is_replayed_through_the_same_wrapper() -> None:
     window, noise = clean_latents(range(6)), clean_latents(range(2))
     warmup_inputs = [(window, noise, 2), (window, noise[:, :0], 2), (window, noise, 0)]
-    replayed = capture_call(roll, Tape(), warmup_inputs)
+    replayed = capture_call(shift_latents, Tape(), warmup_inputs)
     for latents in (window, 2 * window):
         for _, entering, leaving in warmup_inputs:
-            assert torch.equal(replayed(latents, entering, leaving), roll(latents, entering, leaving))
+            assert torch.equal(replayed(latents, entering, leaving), shift_latents(latents, entering, leaving))
     assert len(replayed.captures) == 3
 
 

@@ -21,7 +21,7 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.sampling import cuda_graphs as module
-from pavdm_cli.sampling.cuda_graphs import check_graphs, choose_graphs
+from pavdm_cli.sampling.cuda_graphs import choose_graphs, require_cuda_for_graphs
 from pavdm_cli.sampling.schedule import pa
 
 
@@ -58,10 +58,10 @@ def test_graphs_are_for_cuda_and_on_demand_an_error_elsewhere() -> None:
     assert choose_graphs("auto", cpu, 9216) is None
     for device in (cpu, metal):
         with pytest.raises(DeviceError, match="needs CUDA") as excinfo:
-            check_graphs(ExecutionConfig(cuda_graphs="on").cuda_graphs, device)
+            require_cuda_for_graphs(ExecutionConfig(cuda_graphs="on").cuda_graphs, device)
         assert "--cuda-graphs auto" in excinfo.value.hint
         assert excinfo.value.exit_code == 6
-    check_graphs("on", torch.device("cuda"))
+    require_cuda_for_graphs("on", torch.device("cuda"))
 
 
 NEVER = {
@@ -85,21 +85,21 @@ def test_graphs_on_are_rejected_with_conflicting_options_and_auto_names_them(opt
     assert excinfo.value.exit_code == 2
     job = config("auto")
     on_cuda = SimpleNamespace(device=torch.device("cuda"), residual_values=lambda scale: 9216)
-    graphs = pipeline.choose_graph_policy(job, on_cuda)
+    graphs = pipeline.choose_graph_capturer(job, on_cuda)
     assert graphs is not None
     assert_same(states(pa(6, 6, 2), Mixing(), None), states(pa(6, 6, 2), Mixing(), graphs))
     assert graphs.count == 0
     assert re.match(f"no CUDA graphs: incompatible with {option}", graphs.note)
-    assert pipeline.choose_graph_policy(config("off"), on_cuda) is None
+    assert pipeline.choose_graph_capturer(config("off"), on_cuda) is None
 
 
 def test_auto_records_the_steps_that_launching_holds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CudaGraphBackend", lambda device: Tape())
     cuda, open_sora = torch.device("cuda"), 2 * 405 * 1152  # 240x424 under guidance
-    policy = choose_graphs("auto", cuda, open_sora)
-    assert policy is not None
-    assert policy.note == "no CUDA graphs: the steps are not launch-bound"
-    assert 10 <= policy.max_latents < 15  # its first two windows
+    capturer = choose_graphs("auto", cuda, open_sora)
+    assert capturer is not None
+    assert capturer.note == "no CUDA graphs: the steps are not launch-bound"
+    assert 10 <= capturer.max_latents < 15  # its first two windows
     assert choose_graphs("off", cuda, open_sora) is None
     always = choose_graphs("on", cuda, open_sora)
     assert always is not None

@@ -19,7 +19,7 @@ from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy, choose_graphs
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer, choose_graphs
 from pavdm_cli.sampling.loop import SamplerState, denoise
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import euler
@@ -28,7 +28,7 @@ pytestmark = needs_gpu
 STEPS = {"pa": 6, "rn": 3, "rw": 3, "fifo": 14}
 
 
-def states(schedule: Schedule, graphs: GraphPolicy | None) -> list[SamplerState]:
+def states(schedule: Schedule, graphs: GraphCapturer | None) -> list[SamplerState]:
     sigmas = sigmas_of(schedule).cuda()
     return list(denoise(schedule, Mixing(), NOISE, build_solver(sigmas), chunks=schedule.capacity + 3, graphs=graphs))
 
@@ -72,7 +72,7 @@ def test_pocket_replayed_is_pocket_and_its_graphs_are_small(method: str, overlap
 
     model = pipeline.open_model(job("off"))
     eager = list(pipeline.sample_latents(job("off"), model))
-    graphs = pipeline.choose_graph_policy(job("on"), model)
+    graphs = pipeline.choose_graph_capturer(job("on"), model)
     assert graphs is not None
     for left, right in zip(eager, pipeline.sample_latents(job("on"), model, graphs=graphs), strict=True):
         assert torch.equal(left, right)
@@ -88,7 +88,7 @@ def test_no_step_waits_for_anything_while_the_window_fills_stays_full_and_emptie
     levels = pipeline.make_levels(job).to("cuda")
     denoiser = model.denoiser(job.formatted_prompt.text, job.schedule, levels, job.guidance_scale, EXECUTION)
     fresh = torch.ones(model.noise_shape())  # on the host, as all noise
-    graphs = pipeline.choose_graph_policy(job, model)
+    graphs = pipeline.choose_graph_capturer(job, model)
     steps = denoise(job.schedule, denoiser, lambda *_: fresh, euler(levels), chunks=chunks, graphs=graphs)
     next(steps)  # the graphs are recorded here
     torch.cuda.set_sync_debug_mode("error")

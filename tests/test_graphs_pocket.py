@@ -25,7 +25,7 @@ from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.stdit import denoiser as bind
 from pavdm_cli.models.stdit import transformer
 from pavdm_cli.sampling import loop
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.sampling.denoiser import TimelineDenoiser
 from pavdm_cli.sampling.loop import SamplerState, denoise, denoise_step
 from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
@@ -44,7 +44,7 @@ STEPS = {"pa": 6, "rn": 3, "rw": 3, "fifo": 7}  # of fifo, more than the model c
 
 
 def pocket_states(
-    loaded: ModelRunner, schedule: Schedule, guidance: float, graphs: GraphPolicy | None
+    loaded: ModelRunner, schedule: Schedule, guidance: float, graphs: GraphCapturer | None
 ) -> list[SamplerState]:
     sigmas = linear_sigmas(schedule.steps)
     denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), guidance, EXECUTION)
@@ -89,7 +89,7 @@ def test_keys_and_values_have_one_buffer_that_is_filled_once_a_shift(
 
 @pytest.mark.parametrize("method", ["pa", "rw", *integration("rn", "fifo")])
 @pytest.mark.parametrize("graphs", [None, taped()])
-def test_a_steady_step_waits_for_nothing(method: str, graphs: GraphPolicy | None, loaded: ModelRunner) -> None:
+def test_a_steady_step_waits_for_nothing(method: str, graphs: GraphCapturer | None, loaded: ModelRunner) -> None:
     schedule = METHODS[method](STEPS[method], 6, 2)
     sigmas, fresh = linear_sigmas(schedule.steps), torch.ones(loaded.noise_shape())
     denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0, EXECUTION)
@@ -103,7 +103,7 @@ def test_a_steady_step_waits_for_nothing(method: str, graphs: GraphPolicy | None
 @pytest.mark.parametrize("method", ["pa", "rw", *integration("rn", "fifo")])
 @pytest.mark.parametrize("graphs", [None, taped()])
 def test_growth_and_drain_bring_levels_across_and_wait_for_nothing_else(
-    method: str, graphs: GraphPolicy | None, loaded: ModelRunner, monkeypatch: pytest.MonkeyPatch
+    method: str, graphs: GraphCapturer | None, loaded: ModelRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schedule, brought, copied = METHODS[method](STEPS[method], 6, 2), list[torch.dtype](), loop.to_device_like
     monkeypatch.setattr(loop, "to_device_like", lambda given, like: brought.append(given.dtype) or copied(given, like))
@@ -176,7 +176,7 @@ def test_prompts_of_any_length_follow_one_another_in_captured_steps(method: str,
     denoiser = TimelineDenoiser(bind, lambda newest: texts[min(newest // 2, 2)])
     noise, solver = seeded_noise(1, loaded.noise_shape()), build_solver(sigmas)
 
-    def run(graphs: GraphPolicy | None) -> list[SamplerState]:
+    def run(graphs: GraphCapturer | None) -> list[SamplerState]:
         return list(denoise(schedule, denoiser, noise, solver, chunks=schedule.capacity + 5, graphs=graphs))
 
     graphs = taped()

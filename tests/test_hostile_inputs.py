@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     picture = Image.fromarray(corners(32, 48))
     for name in ("a.png", "b.jpg", "c.webp", "d.gif"):
         picture.save(root / "seeds" / "image" / name)
-    save(PocketVAE(PocketVAEConfig(widths=(8, 8, 8))), root / "seeds" / "weights" / "codec.safetensors", {"steps": 1})
+    save(PocketVAE(PocketVAEConfig(widths=(8, 8, 8))), root / "seeds" / "weights" / "vae.safetensors", {"steps": 1})
     save_file({"weight": torch.ones(4, 4)}, root / "seeds" / "weights" / "plain.safetensors")
     torch.save({"model": {"a": torch.ones(3, 4), "b": torch.ones(2)}}, root / "seeds" / "pickled" / "model.pt")
     return root

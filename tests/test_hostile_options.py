@@ -20,8 +20,16 @@ NUMBERS = {
         *("--crf", "--aesthetic-score", "--motion-score", "--edit-ratio"),
     ),
     "extend": ("--seconds", "--frames", "--seed", "--steps", "--window", "--chunk", "--guidance", "--threads", "--crf"),
-    "train codec": ("--steps", "--rate", "--batch", "--detail", "--threads", "--sheet-minutes"),
-    "train denoiser": ("--steps", "--rate", "--batch", "--clips", "--detail", "--distil", "--sheet-minutes"),
+    "train vae": ("--steps", "--learning-rate", "--batch-size", "--detail", "--threads", "--sheet-minutes"),
+    "train denoiser": (
+        "--steps",
+        "--learning-rate",
+        "--batch-size",
+        "--clips",
+        "--detail",
+        "--distill-guidance",
+        "--sheet-minutes",
+    ),
     "bench throughput": ("--seconds", "--samples", "--steps", "--window", "--chunk", "--guidance", "--threads"),
     "bench latency": ("--seconds", "--repeat", "--steps", "--window", "--chunk", "--guidance", "--threads"),
 }
@@ -48,7 +56,7 @@ def test_captions_in_a_pipe_are_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.txt")
     assert find_captioned_videos(tmp_path, bool)[0] == []
     os.mkfifo(tmp_path / "captions.csv")
-    result = pavdm("train", "denoiser", "--init", "opensora-v1.2", "--data", tmp_path, "--folder", tmp_path / "run")
+    result = pavdm("train", "denoiser", "--init", "opensora-v1.2", "--data", tmp_path, "--output-dir", tmp_path / "run")
     assert result.code in (3, 5)
 
 

@@ -17,7 +17,7 @@ from pavdm_cli.models.opensora.text_encoder import check_sizes
 from pavdm_cli.models.opensora.vae import infer_vae_config
 from pavdm_cli.models.pocket.checkpoint import load_denoiser, load_vae
 
-CODEC = {"channels": 8, "frames_per_latent": 2, "widths": [32, 64, 128], "encoder_blocks": 1, "decoder_blocks": 2}
+VAE_CONFIG = {"channels": 8, "frames_per_latent": 2, "widths": [32, 64, 128], "encoder_blocks": 1, "decoder_blocks": 2}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_an_index_of_wrong_types_is_a_model_error(tmp_path, files):
         f"temporal_vae.encoder.res_blocks.{'7' * 900}.conv",
     ],
 )
-def test_a_codec_of_a_billion_layers_is_rejected_at_once(name):
+def test_a_vae_of_a_billion_layers_is_rejected_at_once(name):
     shapes = {
         "spatial_vae.module.encoder.down_blocks.0.resnets.0.conv1.weight": (32, 3, 3, 3),
         "temporal_vae.encoder.res_blocks.0.": (32,),
@@ -144,8 +144,8 @@ def test_a_codec_of_a_billion_layers_is_rejected_at_once(name):
     ],
 )
 def test_a_header_of_sizes_that_no_pocket_has_is_rejected_at_once(tmp_path, name, value):
-    path = tmp_path / "codec.safetensors"
-    save_file({"a": torch.zeros(1)}, path, {"config": json.dumps(CODEC | {name: value})})
+    path = tmp_path / "vae.safetensors"
+    save_file({"a": torch.zeros(1)}, path, {"config": json.dumps(VAE_CONFIG | {name: value})})
     with pytest.raises(ModelError, match="does not describe a model of this kind"):
         load_vae(path)
 

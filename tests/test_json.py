@@ -68,15 +68,18 @@ def test_the_models_are_listed_with_what_they_take_on_disk(tmp_path):
 @pytest.mark.usefixtures("own_cache")
 def test_the_cache_is_cleared_and_models_are_kept(tmp_path, monkeypatch):
     cache = tmp_path / "cache"
-    for name in ("prompts", "models"):
+    for name in ("prompts", "tiles", "models"):
         (cache / name).mkdir(parents=True)
         (cache / name / "a").write_bytes(b"x" * 1500)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    assert "aborted" in pavdm("models", "remove", "--cache").err
+    err = pavdm("models", "remove", "--cache").err
+    assert "aborted: nothing was changed\nhint: use --yes to delete without prompting" in err
     assert answer("models", "remove", "--cache", "--yes") == {
-        "removed": [str(cache / "prompts")],
-        "freed_bytes": 1500,
+        "removed": [str(cache / "prompts"), str(cache / "tiles")],
+        "freed_bytes": 3000,
     }
     assert [path.name for path in cache.iterdir()] == ["models"]
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "Clear all caches (everything except downloaded models)" in pavdm("models", "remove", "--help").out
     assert answer("models", "remove", "--cache", "--yes")["removed"] == []
     assert pavdm("models", "remove").code == 2

@@ -100,7 +100,7 @@ def test_a_cached_context_is_the_recomputed_one(context: int, sink: int, positio
     )
 
     def video(schedule: Schedule, kind: Any) -> Tensor:
-        denoiser = kind(pocket.stdit, text, table, schedule.offset)
+        denoiser = kind(pocket.stdit, text, table, schedule.position_offset)
         return torch.cat(list(sample(schedule, denoiser, NOISE, solver(), chunks=CHUNKS)), dim=1)
 
     schedule = schedule_with(context, sink, first=1, positions=positions)
@@ -160,9 +160,9 @@ def test_sinks_are_the_first_chunks_that_are_shown() -> None:
     request = make_request("a red ball", frames=8, context=2, sink=1, warmup=3)
     job = resolve(request)
     assert job.schedule.sink == range(3, 4)
-    assert (job.schedule.context, job.schedule.offset) == (4, 6)
+    assert (job.schedule.context, job.schedule.position_offset) == (4, 6)
     repeated = resolve(replace(request, repeat_positions=True))
-    assert (repeated.schedule.context, repeated.schedule.offset) == (4, 2)
+    assert (repeated.schedule.context, repeated.schedule.position_offset) == (4, 2)
 
 
 @pytest.mark.parametrize(

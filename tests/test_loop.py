@@ -96,7 +96,7 @@ def test_a_loop_that_makes_no_sense_is_rejected(case: str) -> None:
 def test_units_and_first_latents_of_other_models_fit(model: str, frames: int) -> None:
     config = resolve(make_request("a red ball", model=model, frames=frames - 3, loop=True, device="cpu"))
     assert config.frames == frames
-    assert len(config.schedule.latents(range(config.chunks))) == config.layout.latents(frames)
+    assert len(config.schedule.latents(range(config.chunks))) == config.layout.num_latents(frames)
     assert config.schedule.right_context == len(config.schedule.latents(range(2)))
 
 

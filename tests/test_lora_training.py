@@ -123,7 +123,7 @@ def mkdir(folder: Path) -> Path:
 
 
 def load(folder: Path, *lora: LoraFile) -> LoadedModel:
-    return find(str(folder)).load(Placement(torch.device("cpu"), vae=False, lora=lora), "weights")
+    return find(str(folder)).load(Placement(torch.device("cpu"), load_vae=False, lora=lora), "weights")
 
 
 def linear_layers(transformer: nn.Module) -> list[tuple[str, nn.Linear]]:

@@ -17,13 +17,13 @@ from pavdm_cli.batch.job import Job
 from pavdm_cli.batch.object_store import ObjectStore, open_object_store
 from pavdm_cli.batch.owner import Owner
 from pavdm_cli.batch.queue import Attempt, JobStatus, Queue, open_queue
-from pavdm_cli.batch.render import Models
+from pavdm_cli.batch.render import ModelCache
 from pavdm_cli.batch.store import FileStore, VideoLocation, open_store
 from pavdm_cli.batch.worker import Listener, perform
 from pavdm_cli.commands import batch_ray
 from pavdm_cli.errors import OutputError
+from pavdm_cli.generation.checkpoint_writer import SavedFiles
 from pavdm_cli.generation.request import Request
-from pavdm_cli.generation.saver import SavedFiles
 from pavdm_cli.runtime.signals import Stop
 from pavdm_cli.video.write.output import checkpoint_path, partial_path
 
@@ -69,7 +69,7 @@ def test_an_attempt_that_is_overtaken_stops_after_one_chunk(monkeypatch: pytest.
             assert queue.claim(NAME, JobStatus("queued", attempt), threads=1)
 
     monkeypatch.setattr(ObjectStore, "replace", overtake)
-    perform(queue, job, attempt, Models(), Stop(interruptible=False), Listener())
+    perform(queue, job, attempt, ModelCache(), Stop(interruptible=False), Listener())
     assert len(rendered) == 3  # the last one is rendered by the other process too
     assert len(states) == 2
     assert objects()[f"{PARTS}/state.1"] == states[-1]
@@ -88,7 +88,7 @@ def test_a_store_that_fails_is_one_line_and_loses_nothing(monkeypatch: pytest.Mo
         pipe_file(system, path, *rest, **options)
 
     monkeypatch.setattr(MemoryFileSystem, "pipe_file", fail)
-    perform(queue, job, attempt, Models(), Stop(interruptible=False), Listener())
+    perform(queue, job, attempt, ModelCache(), Stop(interruptible=False), Listener())
     monkeypatch.undo()
     assert len(failures) == 1
     last = queue.status(NAME).attempt

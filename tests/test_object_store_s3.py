@@ -21,7 +21,7 @@ from support.requests import make_request
 from pavdm_cli.batch.job import Job
 from pavdm_cli.batch.object_store import ObjectStore, open_object_store
 from pavdm_cli.batch.queue import JobStatus, open_queue
-from pavdm_cli.batch.render import Models
+from pavdm_cli.batch.render import ModelCache
 from pavdm_cli.batch.worker import Listener, perform
 from pavdm_cli.runtime.signals import Stop
 
@@ -158,7 +158,7 @@ def test_of_two_processes_one_has_a_job_and_an_overtaken_one_stops(monkeypatch: 
             assert queues[1].claim(NAME, JobStatus("queued", attempts[0]), threads=1)
 
     monkeypatch.setattr(ObjectStore, "replace", overtake)
-    perform(queues[0], job, attempts[0], Models(), Stop(interruptible=False), Listener())
+    perform(queues[0], job, attempts[0], ModelCache(), Stop(interruptible=False), Listener())
     assert 2 <= len(states) <= 3  # at most the chunk in work
     assert not queues[0].renew(NAME, attempts[0])
     assert not queues[0].store.exists(NAME)

@@ -20,7 +20,7 @@ from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models import offload
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.memory_tracker import MemoryTracker
-from pavdm_cli.models.offload import BlockLoader, OffloadedModule, PinnedPack, streamed_weights
+from pavdm_cli.models.offload import BlockLoader, OffloadedModule, PackedWeights, streamed_weights
 from pavdm_cli.models.runner import ModelRunner
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -82,16 +82,16 @@ class OnDevice(TorchDispatchMode):
 
 
 @pytest.fixture
-def packs(monkeypatch: pytest.MonkeyPatch) -> list[PinnedPack]:
+def packs(monkeypatch: pytest.MonkeyPatch) -> list[PackedWeights]:
     """All that is packed on the host from now on."""
-    packs: list[PinnedPack] = []
-    create = PinnedPack.__init__
+    packs: list[PackedWeights] = []
+    create = PackedWeights.__init__
 
-    def note(pack: PinnedPack, *args: Any) -> None:
+    def note(pack: PackedWeights, *args: Any) -> None:
         create(pack, *args)
         packs.append(pack)
 
-    monkeypatch.setattr(PinnedPack, "__init__", note)
+    monkeypatch.setattr(PackedWeights, "__init__", note)
     return packs
 
 
@@ -109,7 +109,7 @@ def loaders(monkeypatch: pytest.MonkeyPatch) -> list[BlockLoader]:
     return loaders
 
 
-def used_from_the_host(config: GenerationConfig, model: ModelRunner, packs: list[PinnedPack]) -> list[str]:
+def used_from_the_host(config: GenerationConfig, model: ModelRunner, packs: list[PackedWeights]) -> list[str]:
     with OnDevice([pack.host for pack in packs]) as device:
         for _ in pipeline.generate_frames(config, model):
             pass
@@ -139,7 +139,7 @@ def test_a_turn_that_is_forgotten_would_be_seen(mode, folder, monkeypatch, packs
 @pytest.mark.parametrize("mode", ["sequential", *integration("model")])
 def test_no_more_is_on_the_device_than_the_plan_says(mode, folder, loaders):
     config = job(folder, 17 * 8, offload=mode)
-    plan = memory_plan.budget(config)
+    plan = memory_plan.estimate_plan(config)
     model = pipeline.open_model(config)
     there = 0
     for loader in loaders:  # what stays, and both buffers
@@ -149,7 +149,7 @@ def test_no_more_is_on_the_device_than_the_plan_says(mode, folder, loaders):
     with MemoryTracker() as live:
         for _ in pipeline.generate_frames(config, model):
             pass
-    parts = {name: part for name, part in plan.places[0].parts.items() if "waiting" not in name and "lib" not in name}
+    parts = {name: part for name, part in plan.devices[0].parts.items() if "waiting" not in name and "lib" not in name}
     most = max(sum(part[i] for part in parts.values()) for i in (2, 3))
     assert 0.7 * most < live.peak + there < 1.1 * most
     assert len(loaders) == (mode == "sequential")
@@ -206,5 +206,5 @@ def test_a_place_for_blocks_is_not_filled_while_what_was_there_before_is_read(mo
 
     monkeypatch.setattr(offload, "_event", lambda device: Mark())
     buffer = offload.StagingBuffer(8, torch.device("cpu"))
-    assert buffer.read.recorded
-    assert not buffer.filled.recorded
+    assert buffer.read_event.recorded
+    assert not buffer.filled_event.recorded

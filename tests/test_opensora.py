@@ -175,8 +175,8 @@ def test_the_unconditional_half_is_the_null_embedding_as_long_as_the_prompt(fold
     model = pipeline.open_model(job(folder))
     prompt, unconditional = model.embed(PROMPT, cfg=True)
     (alone,) = model.embed(PROMPT, cfg=False)
-    assert torch.equal(alone.rows, prompt.rows)
-    assert torch.equal(unconditional.rows, model.transformer.y_embedder.y_embedding[: len(prompt.rows)])
+    assert torch.equal(alone.embeds, prompt.embeds)
+    assert torch.equal(unconditional.embeds, model.transformer.y_embedder.y_embedding[: len(prompt.embeds)])
     assert unconditional.mask is prompt.mask is None  # every row is the prompt's
 
 
@@ -184,7 +184,7 @@ def test_no_prompt_is_the_null_embedding_alone_and_needs_no_text_encoder(folder,
     model = pipeline.open_model(job(folder))
     monkeypatch.setattr(text_encoder, "load_into", None)
     (nothing,) = model.embed("", cfg=False)
-    assert torch.equal(nothing.rows, model.transformer.y_embedder.y_embedding)
+    assert torch.equal(nothing.embeds, model.transformer.y_embedder.y_embedding)
     assert nothing.mask.all()
     wordless = replace(job(folder, 17), prompt="")
     assert torch.cat(list(pipeline.sample_latents(wordless, model)), dim=1).isfinite().all()

@@ -25,7 +25,7 @@ CASES = [1, 17, 34]
 
 
 @pytest.fixture(scope="module")
-def codec() -> OpenSoraVAE:
+def vae() -> OpenSoraVAE:
     small = OpenSoraVAE(SMALL)
     small.load_state_dict(load_file(GOLDEN / "vae_small_weights.safetensors"), strict=True)
     return small.eval().requires_grad_(False)
@@ -57,50 +57,50 @@ def same(result: Tensor, expected: Tensor) -> None:
 
 
 @pytest.mark.parametrize("count", CASES)
-def test_latents_are_the_recorded_ones(codec, count):
+def test_latents_are_the_recorded_ones(vae, count):
     case = load(count)
-    same(codec.encode((case["x"] + 1) / 2, replay(case)), case["z"])
+    same(vae.encode((case["x"] + 1) / 2, replay(case)), case["z"])
 
 
 @pytest.mark.parametrize("count", CASES)
-def test_frames_are_the_recorded_ones(codec, count):
+def test_frames_are_the_recorded_ones(vae, count):
     case = load(count)
-    same(codec.decode_raw(case["z"], count), case["rec"])
-    same(codec.decode(case["z"], count), ((case["rec"] + 1) / 2).clamp(0, 1))
+    same(vae.decode_raw(case["z"], count), case["rec"])
+    same(vae.decode(case["z"], count), ((case["rec"] + 1) / 2).clamp(0, 1))
 
 
 @pytest.mark.parametrize("count", CASES)
-def test_both_posteriors_are_the_recorded_ones(codec, count):
+def test_both_posteriors_are_the_recorded_ones(vae, count):
     case = load(count)
     first = case["x"][:, :2].flatten(0, 1)
-    same(spatial_vae.moments(codec.spatial, first), case["spatial_moments_first2"])
+    same(spatial_vae.moments(vae.spatial, first), case["spatial_moments_first2"])
     group = case["z_spatial"][:, :17].transpose(1, 2)
-    same(codec.temporal_vae.moments(group), case["temporal_moments_first_chunk"])
+    same(vae.temporal_vae.moments(group), case["temporal_moments_first_chunk"])
 
 
 @pytest.mark.parametrize("latents", [5, 10, 13, 20])
-def test_one_group_at_a_time_is_all_at_once_bit_for_bit(codec, latents):
+def test_one_group_at_a_time_is_all_at_once_bit_for_bit(vae, latents):
     z = torch.randn(1, latents, 4, 3, 5, generator=torch.Generator().manual_seed(1))
-    apart = torch.cat([codec.decode(group) for group in z.split(5, dim=1)], dim=1)
-    assert torch.equal(codec.decode(z), apart)
+    apart = torch.cat([vae.decode(group) for group in z.split(5, dim=1)], dim=1)
+    assert torch.equal(vae.decode(z), apart)
 
 
-def test_groups_are_independent(codec):
+def test_groups_are_independent(vae):
     frames = torch.rand(1, 34, 3, 16, 24, generator=torch.Generator().manual_seed(1))
     other = frames.clone()
     other[:, 17:] = 0
-    assert torch.equal(codec.encode(frames)[:, :5], codec.encode(other)[:, :5])
-    assert not torch.equal(codec.encode(frames)[:, 5:], codec.encode(other)[:, 5:])
+    assert torch.equal(vae.encode(frames)[:, :5], vae.encode(other)[:, :5])
+    assert not torch.equal(vae.encode(frames)[:, 5:], vae.encode(other)[:, 5:])
 
 
-def test_how_many_pictures_are_decoded_at_a_time_changes_nothing_but_the_last_bits(codec):
+def test_how_many_pictures_are_decoded_at_a_time_changes_nothing_but_the_last_bits(vae):
     z = torch.randn(1, 5, 4, 3, 5, generator=torch.Generator().manual_seed(1))
     few = OpenSoraVAE(SMALL, decode_batch=1)
-    few.load_state_dict(codec.state_dict())
-    torch.testing.assert_close(few.decode(z), codec.decode(z), rtol=0, atol=1e-5)
+    few.load_state_dict(vae.state_dict())
+    torch.testing.assert_close(few.decode(z), vae.decode(z), rtol=0, atol=1e-5)
 
 
-def test_another_thread_that_allows_one_kernel_of_attention_does_not_disturb_decoding(codec, monkeypatch):
+def test_another_thread_that_allows_one_kernel_of_attention_does_not_disturb_decoding(vae, monkeypatch):
     """As steps beside the decoding do on a GPU: torch's switches are the whole process's."""
     attend, here = torch.nn.functional.scaled_dot_product_attention, threading.current_thread()
     inside, decoded, failed = threading.Event(), threading.Event(), list[str]()
@@ -113,28 +113,28 @@ def test_another_thread_that_allows_one_kernel_of_attention_does_not_disturb_dec
         failed.extend([] if torch.backends.cuda.math_sdp_enabled() else ["no kernel is left"])
         return attend(*args, **named)
 
-    expected = codec.decode(latents(2, 3))
+    expected = vae.decode(latents(2, 3))
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attending)
     step = threading.Thread(target=BACKENDS["cudnn"].load(), args=(*torch.ones(3, 1, 2, 1, 8), None))
     step.start()
     assert inside.wait(60)
-    result = codec.decode(latents(2, 3))
+    result = vae.decode(latents(2, 3))
     decoded.set()
     step.join()
     assert failed == []
     assert torch.equal(result, expected)
 
 
-def test_large_pictures_are_worked_on_one_at_a_time(codec):
+def test_large_pictures_are_worked_on_one_at_a_time(vae):
     sizes = [(240, 426), (480, 848), (720, 1280), (64, 64)]
-    assert [codec._batch_size(height // 8, width // 8) for height, width in sizes] == [4, 1, 1, 4]
+    assert [vae._batch_size(height // 8, width // 8) for height, width in sizes] == [4, 1, 1, 4]
 
 
 @pytest.fixture
-def tiled(codec: OpenSoraVAE) -> Iterator[OpenSoraVAE]:
-    codec.tiled = True
-    yield codec
-    codec.tiled = False
+def tiled(vae: OpenSoraVAE) -> Iterator[OpenSoraVAE]:
+    vae.tiled = True
+    yield vae
+    vae.tiled = False
 
 
 def test_pictures_of_many_tiles_are_worked_on_one_at_a_time(tiled):
@@ -154,11 +154,11 @@ def test_what_fits_into_one_tile_is_the_same_bit_for_bit(tiled):
     assert torch.equal(tiled.encode(tiled.decode(z)), both[1])
 
 
-def test_tiles_are_pictures_of_their_own_and_blended_where_they_overlap(codec):
+def test_tiles_are_pictures_of_their_own_and_blended_where_they_overlap(vae):
     z, side = latents(20, 53)[0], tile_side(20, 53)
-    whole = run_in_tiles(partial(spatial_vae.decode, codec.spatial), z, out_scale=8)
+    whole = run_in_tiles(partial(spatial_vae.decode, vae.spatial), z, out_scale=8)
     step, blend = 8 * side * 3 // 4, 8 * side // 4
-    left, right = (spatial_vae.decode(codec.spatial, z[..., at : at + side]) for at in (0, side * 3 // 4))
+    left, right = (spatial_vae.decode(vae.spatial, z[..., at : at + side]) for at in (0, side * 3 // 4))
     assert whole.shape == (5, 3, 160, 424)
     same(whole[..., :step], left[..., :step])
     same(whole[..., step + blend :], right[..., blend:])
@@ -196,10 +196,10 @@ def test_no_tile_is_a_sliver(size):
         assert len(starts) == 1 or length - starts[-1] >= 0.4 * side
 
 
-def test_without_noise_a_clip_has_one_code(codec):
+def test_without_noise_a_clip_has_one_code(vae):
     frames = torch.rand(2, 18, 3, 16, 24, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(codec.encode(frames), codec.encode(frames))
-    assert codec.encode(frames).shape == (2, 6, 4, 2, 3)
+    assert torch.equal(vae.encode(frames), vae.encode(frames))
+    assert vae.encode(frames).shape == (2, 6, 4, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -210,8 +210,8 @@ def test_frames_and_latents_are_counted_as_published(frames, count):
 
 
 @pytest.mark.parametrize(("frames", "count"), [(1, 1), (17, 5), (18, 6), (34, 10)])
-def test_a_clip_has_as_many_latents_as_published(codec, frames, count):
-    assert codec.encode(torch.zeros(1, frames, 3, 8, 8)).shape[1] == count
+def test_a_clip_has_as_many_latents_as_published(vae, frames, count):
+    assert vae.encode(torch.zeros(1, frames, 3, 8, 8)).shape[1] == count
 
 
 def test_a_posterior_is_never_wider_or_narrower_than_it_may_be():

@@ -13,7 +13,7 @@ from pavdm_cli.app import app
 from pavdm_cli.commands import train_options
 from pavdm_cli.models.spec import IgnoredOption
 
-IDLE = {option.option: option for option in MODELS["pocket"].ignored}
+IDLE = {option.flag: option for option in MODELS["pocket"].ignored}
 VALUES = {"--aspect": "1:1", "--aesthetic-score": "6.5", "--motion-score": "4", "--camera-motion": "pan left"}
 REFUSED = sorted(name for name, option in IDLE.items() if option.hint)
 

@@ -82,7 +82,7 @@ def test_the_wheel_holds_every_module_the_weights_and_the_licence(names):
     sources = [*(ROOT / "pavdm_cli").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]
     assert {path.relative_to(ROOT).as_posix().removeprefix("kernels/") for path in sources} <= set(names)
     weights = {path.name for path in (ROOT / "pavdm_cli" / "models" / "pocket" / "weights").rglob("*.safetensors")}
-    assert {"codec.safetensors", "denoiser.safetensors"} <= weights <= {name.rpartition("/")[2] for name in names}
+    assert {"vae.safetensors", "denoiser.safetensors"} <= weights <= {name.rpartition("/")[2] for name in names}
     page = (ROOT / "pavdm_cli" / "serve" / "page").iterdir()
     assert {f"pavdm_cli/serve/page/{path.name}" for path in page} <= set(names)
     assert {"pavdm_cli/py.typed", "pavdm_kernels/py.typed"} <= set(names)

@@ -203,7 +203,7 @@ def test_steps_of_several_processes_are_not_captured(tmp_path):
 
 def test_the_plan_counts_other_processes(tmp_path):
     config = tiny_config(tmp_path)
-    (alone,), (together,) = (memory_plan.budget(for_processes(config, count)).places for count in (1, 2))
+    (alone,), (together,) = (memory_plan.estimate_plan(for_processes(config, count)).devices for count in (1, 2))
     assert "other processes" not in alone.parts
     parts = ("transformer", "text and levels", "activations of a step", "libraries (assumed)")
     assert together.parts["other processes"][2] == sum(together.parts[name][2] for name in parts)

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 from support.models import MODELS
-from support.tiny import SIZE, tiny_codec
+from support.tiny import SIZE, tiny_vae
 from torch import Tensor
 
 from pavdm_cli.errors import UsageError
@@ -33,72 +33,72 @@ def frames(count: int, format: FrameFormat) -> Tensor:
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 1), (2, 3), (3, 0, 2)])
 def test_any_grouping_of_the_latents_gives_the_same_frames(format, sizes):
-    codec, z = tiny_codec(), latents(5, batch=2)
-    stream = DecodeStream(codec, format)
+    vae, z = tiny_vae(), latents(5, batch=2)
+    stream = DecodeStream(vae, format)
     parts = [stream.push(part) for part in z.split(sizes, dim=1)]
-    whole = DecodeStream(codec, format).push(z)
+    whole = DecodeStream(vae, format).push(z)
     assert torch.equal(torch.cat([part for part in parts if part.shape[1]], dim=1), whole)
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_decoder_is_rebuilt_from_the_latents_that_it_asks_for(format):
-    codec, z = tiny_codec(), latents(4)
-    stream = DecodeStream(codec, format)
+    vae, z = tiny_vae(), latents(4)
+    stream = DecodeStream(vae, format)
     stream.push(z[:, :2])
     assert stream.replay == int(format.is_fast)
     rest = stream.push(z[:, 2:])
-    assert torch.equal(decode_stream(codec, format, z[:, 2 - int(format.is_fast) : 2]).push(z[:, 2:]), rest)
+    assert torch.equal(decode_stream(vae, format, z[:, 2 - int(format.is_fast) : 2]).push(z[:, 2:]), rest)
     if format.is_fast:
-        assert not torch.equal(decode_stream(codec, format, z[:, :1]).push(z[:, 2:]), rest)
+        assert not torch.equal(decode_stream(vae, format, z[:, :1]).push(z[:, 2:]), rest)
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_the_number_of_frames_is_that_of_the_layout(format):
-    codec, z = tiny_codec(), latents(3)
-    decoded = run_stream(DecodeStream(codec, format), z)
+    vae, z = tiny_vae(), latents(3)
+    decoded = run_stream(DecodeStream(vae, format), z)
     assert decoded.shape[1] == format.first + 2 * format.rest
     assert decoded.shape[-2:] == tuple(side * (2 if format.is_large else 1) for side in SIZE)
     assert (decoded.amin() >= 0, decoded.amax() <= 1) == (True, True)
-    encoded = run_stream(encode_stream(codec, format), decoded)
+    encoded = run_stream(encode_stream(vae, format), decoded)
     assert encoded.shape == z.shape
 
 
 def test_between_two_coded_frames_lies_the_frame_of_their_mean_code():
-    codec, z = tiny_codec(), latents(2)
+    vae, z = tiny_vae(), latents(2)
     codes = torch.stack(z[0].chunk(2, dim=1), dim=1).flatten(0, 1)  # four, in order
     means = (codes[:-1] + codes[1:]) / 2
     expected = torch.stack([f for pair in itertools.zip_longest(codes, means) for f in pair if f is not None])
-    decoded = DecodeStream(codec, LARGE).push(z)[0]
-    torch.testing.assert_close(decoded, codec.decode_large_frames(expected).clamp(0, 1))
+    decoded = DecodeStream(vae, LARGE).push(z)[0]
+    torch.testing.assert_close(decoded, vae.decode_large_frames(expected).clamp(0, 1))
 
 
 @pytest.mark.parametrize("is_large", [False, True])
 def test_at_the_double_rate_every_other_frame_is_that_of_the_coded_rate(is_large):
-    codec, z = tiny_codec(), latents(3)
-    slow, fast = (DecodeStream(codec, FrameFormat(is_large, is_fast)).push(z) for is_fast in (False, True))
+    vae, z = tiny_vae(), latents(3)
+    slow, fast = (DecodeStream(vae, FrameFormat(is_large, is_fast)).push(z) for is_fast in (False, True))
     torch.testing.assert_close(fast[:, ::2], slow)
 
 
 @pytest.mark.parametrize("sizes", [(1,) * 11, (3, 4, 4), (10, 1), (2, 2, 2, 2, 3)])
 def test_encoding_piece_by_piece_is_encoding_at_once(sizes):
-    codec, video = tiny_codec(), frames(11, LARGE)
-    stream = encode_stream(codec, LARGE)
+    vae, video = tiny_vae(), frames(11, LARGE)
+    stream = encode_stream(vae, LARGE)
     parts = [stream.push(part) for part in video.split(sizes, dim=1)]
-    whole = encode_stream(codec, LARGE).push(video)
+    whole = encode_stream(vae, LARGE).push(video)
     assert whole.shape[1] == 3
     assert torch.equal(torch.cat([part for part in parts if part.shape[1]], dim=1), whole)
 
 
 def test_large_and_fast_frames_are_encoded_as_the_small_slow_ones_that_they_contain():
-    codec, video = tiny_codec(), frames(7, LARGE)
+    vae, video = tiny_vae(), frames(7, LARGE)
     small = torch.nn.functional.avg_pool2d(video[0], 2)[None]
-    torch.testing.assert_close(encode_stream(codec, LARGE).push(video), codec.encode(small[:, ::2]))
+    torch.testing.assert_close(encode_stream(vae, LARGE).push(video), vae.encode(small[:, ::2]))
 
 
 def test_frames_that_do_not_fill_a_latent_are_dropped():
-    codec, video = tiny_codec(), frames(9, LARGE)
-    stream = encode_stream(codec, LARGE)
-    assert torch.equal(stream.push(video), encode_stream(codec, LARGE).push(video[:, :7]))
+    vae, video = tiny_vae(), frames(9, LARGE)
+    stream = encode_stream(vae, LARGE)
+    assert torch.equal(stream.push(video), encode_stream(vae, LARGE).push(video[:, :7]))
     assert stream.flush().shape[1] == 0
 
 

@@ -65,9 +65,9 @@ def test_the_transformer_is_given_300_vectors_and_the_score_at_the_end_is_lost_w
     job = resolve(make_request(text, frames=17, size=(64, 72), **sampling))
     model = pipeline.open_model(job)
     prompt, null = model.embed(job.formatted_prompt.text, cfg=True)
-    assert len(prompt.rows) == len(null.rows) == MAX_TOKENS
+    assert len(prompt.embeds) == len(null.embeds) == MAX_TOKENS
     assert prompt.mask is None
-    notes = [note for note in job.video_model.prompt_notes(job.formatted_prompt.text) if "tokens" in note]
+    notes = [note for note in job.video_model.truncation_notes(job.formatted_prompt.text) if "tokens" in note]
     assert len(notes) == 1
 
 

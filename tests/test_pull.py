@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from support.repositories import Hub, serving, tamed
 from typer.testing import CliRunner
 
 from pavdm_cli.app import app
+from pavdm_cli.commands import models as models_command
 from pavdm_cli.errors import ModelError, OutputError, PavdmError, UsageError
 from pavdm_cli.hub import pull as pull_module
 from pavdm_cli.hub import weights_dir as home_module
@@ -241,6 +245,17 @@ def test_every_hint_of_verify_leads_on(hub, tmp_path, monkeypatch):
     (here / "pavdm.json").unlink()
     assert pavdm(*command).code == 0
     assert pavdm("models", "verify", here).code == 0
+
+
+def test_declining_a_licence_names_the_option_that_accepts_it(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
+    with pytest.raises(PavdmError, match="aborted: nothing was changed") as excinfo:
+        models_command._check_accepted(replace(SPEC, terms="a licence"), accept=False)
+    assert excinfo.value.hint == "use --accept-license to accept it without prompting"
 
 
 def test_the_commands_pull_verify_show_and_remove(hub, monkeypatch):

@@ -11,7 +11,7 @@ import torch
 from support.models import load
 from support.requests import make_request
 
-from pavdm_cli.bench import shapes
+from pavdm_cli.bench import architectures
 from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig
@@ -32,7 +32,7 @@ VAE = VAEConfig(SpatialConfig((8, 8, 16, 16), groups=4), TemporalConfig(filters=
 
 
 def small(dtype: torch.dtype = torch.float32) -> STDiT:
-    return init_random(lambda: STDiT(SMALL), CPU, dtype, {"rope.freqs": rotary_frequencies(SMALL.head_width)})
+    return init_random(lambda: STDiT(SMALL), CPU, dtype, {"rope.freqs": rotary_frequencies(SMALL.head_dim)})
 
 
 def test_every_weight_is_random_but_those_that_training_leaves_alone():
@@ -53,8 +53,8 @@ def test_random_weights_are_the_same_every_time_and_leave_the_global_generator_a
 
 def test_random_weights_are_in_the_precision_they_run_in():
     assert {value.dtype for value in small(torch.bfloat16).state_dict().values()} == {torch.bfloat16}
-    assert config.precision(torch.device("cuda")) == torch.bfloat16
-    assert config.precision(CPU) == torch.float32
+    assert config.text_encoder_dtype(torch.device("cuda")) == torch.bfloat16
+    assert config.text_encoder_dtype(CPU) == torch.float32
 
 
 def test_the_transformer_has_the_published_size():
@@ -133,12 +133,12 @@ def test_normalisation_is_that_of_the_recorded_weights():
 
 
 @pytest.mark.integration
-def test_denoising_alone_is_measured_without_the_libraries_of_the_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_denoising_alone_is_measured_without_the_libraries_of_the_vae(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("diffusers", "diffusers.models.autoencoders.autoencoder_kl", "transformers"):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setattr(loaded, "XL2", SMALL)
     monkeypatch.setattr(config, "XL2", SMALL)
-    model = shapes.random_model(shapes.find_shape("opensora-v1.2"), CPU)
+    model = architectures.random_model(architectures.find_architecture("opensora-v1.2"), CPU)
     assert all(torch.equal(value, small().state_dict()[name]) for name, value in model.transformer.state_dict().items())
     with pytest.raises(ModelError, match="diffusers"):
-        shapes.random_model(shapes.find_shape("opensora-v1.2"), CPU, with_vae=True)
+        architectures.random_model(architectures.find_architecture("opensora-v1.2"), CPU, with_vae=True)

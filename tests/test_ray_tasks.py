@@ -73,7 +73,7 @@ def test_a_cancelled_task_gives_its_job_back(tmp_path: Path, monkeypatch: pytest
         render_job(sent(tmp_path))
     status = open_queue(FileStore(tmp_path)).status(NAME)
     assert status.attempt is not None
-    assert (status.kind, status.attempt.state) == ("queued", "stopped")
+    assert (status.state, status.attempt.state) == ("queued", "stopped")
 
 
 def claim(queue: Queue, frames: int) -> Attempt:
@@ -89,13 +89,19 @@ def claim(queue: Queue, frames: int) -> Attempt:
 def test_an_attempt_that_is_known_to_be_dead_is_taken_over_at_once(tmp_path: Path) -> None:
     queue = open_queue(FileStore(tmp_path))
     claim(queue, frames=4)
-    assert queue.status(NAME).kind == "running"
-    assert (queue.status(NAME, dead=1).kind, queue.status(NAME, dead=1).tries) == ("queued", 0)
+    assert queue.status(NAME).state == "running"
+    assert (queue.status(NAME, last_dead_attempt=1).state, queue.status(NAME, last_dead_attempt=1).failures) == (
+        "queued",
+        0,
+    )
     claim(queue, frames=4)  # not a frame more
-    assert (queue.status(NAME, dead=2).kind, queue.status(NAME, dead=2).tries) == ("queued", 1)
+    assert (queue.status(NAME, last_dead_attempt=2).state, queue.status(NAME, last_dead_attempt=2).failures) == (
+        "queued",
+        1,
+    )
     claim(queue, frames=4)
-    assert queue.status(NAME, dead=3).kind == "failed"
-    assert queue.status(NAME, dead=2).kind == "running"
+    assert queue.status(NAME, last_dead_attempt=3).state == "failed"
+    assert queue.status(NAME, last_dead_attempt=2).state == "running"
 
 
 def test_a_withdrawn_job_is_left_by_its_process_and_may_be_continued(tmp_path: Path) -> None:
@@ -106,7 +112,7 @@ def test_a_withdrawn_job_is_left_by_its_process_and_may_be_continued(tmp_path: P
     assert queue.is_superseded(NAME, attempt)
     status = queue.status(NAME)
     assert status.attempt is not None
-    assert (status.kind, status.attempt.state, status.attempt.frames, status.attempt.threads) == (
+    assert (status.state, status.attempt.state, status.attempt.frames, status.attempt.threads) == (
         "queued",
         "stopped",
         4,
@@ -135,13 +141,13 @@ def test_jobs_that_share_the_cores_have_one_at_least_and_a_node_at_most() -> Non
 def test_a_job_asks_for_the_host_memory_of_its_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     plans: list[str] = []
 
-    def budget(config: GenerationConfig) -> MemoryPlan:
+    def estimate_plan(config: GenerationConfig) -> MemoryPlan:
         plans.append(config.execution.device)
         host = DeviceMemory(HOST, None, {"weights": (GIB, GIB, 2 * GIB, GIB), "frames": (0, 0, GIB, 0)})
         return MemoryPlan(config, (host, DeviceMemory(torch.device("cuda"), None, {"weights": (9 * GIB,) * 4})))
 
     monkeypatch.setattr(resources.memory_plan, "needs_memory_plan", lambda config: True)
-    monkeypatch.setattr(resources.memory_plan, "budget", budget)
+    monkeypatch.setattr(resources.memory_plan, "estimate_plan", estimate_plan)
     planner = Planner()
     cpu = planner.needed_by(make_job(seed=1), "cpu", threads=3)
     gpu = planner.needed_by(make_job(seed=1), "cuda", threads=0)
@@ -164,7 +170,7 @@ def test_offloaded_weights_are_kept_on_the_host(folder: Path) -> None:
 
 
 def test_the_bundled_model_needs_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resources.memory_plan, "budget", None)
+    monkeypatch.setattr(resources.memory_plan, "estimate_plan", None)
     needs = Planner().needed_by(make_job(), "cuda", threads=0)
     assert str(needs) == "1 GPU, 1 CPU and 4.0 GB of memory"
     assert needs.fit_in(GPU_NODE)
@@ -206,18 +212,18 @@ def test_deaths_of_tasks_are_recorded(tmp_path: Path, monkeypatch: pytest.Monkey
 
     def end(error: Exception, last: int) -> JobStatus:
         monkeypatch.setattr(ray_tasks.ray, "get", lambda task: (_ for _ in ()).throw(error))
-        ray_tasks._end(tasks, ray_tasks.Submitted(job, last), None)
+        ray_tasks._end(tasks, ray_tasks.Submission(job, last), None)
         return tasks.status(job)
 
     claim(queue, frames=4)
-    assert (end(Crashed("gone"), last=0).kind, failed) == ("queued", [])  # the next attempt continues after frame 4
+    assert (end(Crashed("gone"), last=0).state, failed) == ("queued", [])  # the next attempt continues after frame 4
     error = Crashed("task")
     error.cause = ModuleNotFoundError("No module named 'pavdm_cli'")  # type: ignore[attr-defined]
     status = end(error, last=1)
-    assert (status.kind, status.tries) == ("queued", 1)
+    assert (status.state, status.failures) == ("queued", 1)
     assert "No module named 'pavdm_cli'" in failed[-1]
     claim(queue, frames=4)
-    assert end(Crashed("the node is low on memory\nmore"), last=2).kind == "failed"
+    assert end(Crashed("the node is low on memory\nmore"), last=2).state == "failed"
     assert failed[-1] == "its process died (the node is low on memory)"
 
 

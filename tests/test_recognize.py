@@ -86,9 +86,9 @@ def test_an_unknown_hub_repository_is_told_from_a_folder_that_is_missing(name, t
 def test_a_folder_is_the_model_that_its_configurations_name(layout):
     for names in ({}, {"architectures": None, "model_type": "STDiT3"}, {"architectures": ["STDiT3"]}):
         write(layout / "transformer" / "config.json", names)
-        assert (registry.find(str(layout)).published, find(str(layout)).folder) == (OPENSORA, layout)
+        assert (registry.find(str(layout)).published_spec, find(str(layout)).folder) == (OPENSORA, layout)
     shutil.rmtree(layout / "vae")  # what is missing is said by its name, later
-    assert registry.find(str(layout)).published == OPENSORA
+    assert registry.find(str(layout)).published_spec == OPENSORA
 
 
 def test_a_request_recognizes_its_folder_once(layout, monkeypatch):
@@ -102,7 +102,7 @@ def test_a_request_recognizes_its_folder_once(layout, monkeypatch):
 
 def test_a_fine_tuned_folder_is_its_model(layout, tmp_path):
     tuned = export({"weight": torch.zeros(1)}, layout, tmp_path / "tuned", {})
-    assert registry.find(str(tuned)).published == OPENSORA
+    assert registry.find(str(tuned)).published_spec == OPENSORA
 
 
 def test_a_folder_of_pockets_files_is_pocket_and_makes_a_video(tmp_path, monkeypatch):
@@ -156,13 +156,13 @@ def test_a_folder_without_a_model_is_answered_with_what_it_holds(tmp_path):
     )
 
 
-@pytest.mark.parametrize("missing", ["codec.safetensors", "denoiser.safetensors"])
+@pytest.mark.parametrize("missing", ["vae.safetensors", "denoiser.safetensors"])
 def test_a_missing_file_of_pocket_is_named(missing, tmp_path):
-    for name in {"codec.safetensors", "denoiser.safetensors"} - {missing}:
+    for name in {"vae.safetensors", "denoiser.safetensors"} - {missing}:
         (tmp_path / name).touch()
     error = refusal(tmp_path)
     assert error.message == f"{tmp_path} has no {missing}"
-    assert error.hint == "a folder of pocket holds codec.safetensors and denoiser.safetensors"
+    assert error.hint == "a folder of pocket holds vae.safetensors and denoiser.safetensors"
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="everything can be read")

@@ -27,7 +27,7 @@ from pavdm_cli.models.pixels import to_unit
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.model import DENOISER_FILE
 from pavdm_cli.models.runner import ModelRunner, precision_of, with_offload
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.video import open_video
 
 NAN, HUGE = float("nan"), 1e6
@@ -78,7 +78,7 @@ def planted(module: nn.Module, at: range, value: float = NAN) -> Iterator[None]:
 
 
 def run(
-    job: GenerationConfig, model: ModelRunner, recovery: Recovery, graphs: GraphPolicy | None = None
+    job: GenerationConfig, model: ModelRunner, recovery: Recovery, graphs: GraphCapturer | None = None
 ) -> list[np.ndarray]:
     """Frames by chunk; those before a fault are what is given where one ends the run."""
     chunks: list[np.ndarray] = []
@@ -130,11 +130,11 @@ def test_steps_that_are_recorded_are_watched_too(right) -> None:
     model = pipeline.open_model(job)
     with planted(model.transformer, ALWAYS):
         watch = Recovery(model)
-        chunks = run(job, model, watch, GraphPolicy(tape))
+        chunks = run(job, model, watch, GraphCapturer(tape))
     assert chunks == []
     assert watch.notes == ["the transformer produced NaN values in chunk 1, twice in float32"]
     watch = Recovery(model)
-    assert np.array_equal(np.concatenate(run(job, model, watch, GraphPolicy(Tape()))), right)
+    assert np.array_equal(np.concatenate(run(job, model, watch, GraphCapturer(Tape()))), right)
     assert watch.notes == []
 
 

@@ -188,8 +188,8 @@ def test_an_interrupted_redo_resumes_to_the_same_bytes() -> None:
 @MORE
 def test_the_wrong_latents_on_the_right_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     redone("--from", "4s", "--to", "5s", "--seed", 5, name="right.mp4")
-    real = span_context.LatentStore.read
-    monkeypatch.setattr(span_context.LatentStore, "read", lambda self, latents: real(self, latents).flip(-1))
+    real = span_context.LatentsReader.read
+    monkeypatch.setattr(span_context.LatentsReader, "read", lambda self, latents: real(self, latents).flip(-1))
     redone("--from", "4s", "--to", "5s", "--seed", 5)
     assert packets(Path("new.mp4")) != packets(Path("right.mp4"))
 

@@ -15,6 +15,7 @@ from support.exact import (
     clean_latents,
     every_method,
     joined,
+    one_clip,
     run_exact,
     sigmas_of,
 )
@@ -23,9 +24,9 @@ from support.ways import Taped
 from torch import Tensor
 
 from pavdm_cli.sampling import loop
-from pavdm_cli.sampling.loop import SamplerState, denoise, denoise_step, roll, sample, state_from_renoised_clip
+from pavdm_cli.sampling.loop import SamplerState, denoise, denoise_step, sample, shift_latents, state_from_renoised_clip
 from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
-from pavdm_cli.sampling.schedule import Schedule, fifo, one_clip, pa, rn, rw
+from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn, rw
 
 pytestmark = pytest.mark.usefixtures("either_way")
 
@@ -236,7 +237,7 @@ def test_a_step_and_a_shift_read_no_value_back_from_the_device() -> None:
     window, levels = torch.zeros(2, 6, 3, 2, 2, device="meta"), torch.zeros(6, dtype=torch.int32, device="meta")
     solver = build_solver(torch.zeros(7, device="meta"))
     result, _ = denoise_step(window, levels, None, (), denoiser=Mixing(), solver=solver)
-    assert roll(result, window[:, :2], 2).shape == window.shape
+    assert shift_latents(result, window[:, :2], 2).shape == window.shape
 
 
 @every_method

@@ -17,7 +17,8 @@ from pavdm_cli.sampling.solver import Euler
 pytestmark = pytest.mark.usefixtures("either_way")
 
 real: dict[str, Callable[..., Any]] = {
-    name: getattr(loop, name) for name in ("shift_window", "prefill_context", "denoise_step", "sample_noise", "roll")
+    name: getattr(loop, name)
+    for name in ("shift_window", "prefill_context", "denoise_step", "sample_noise", "shift_latents")
 }
 
 
@@ -70,7 +71,7 @@ BUGS: dict[str, Callable[[], tuple[str, Any]]] = {
     "cache one shift late": lambda: ("prefill_context", late_cache()),
     "wrong step size": lambda: ("denoise_step", wrong_step_size),
     "step for the oldest only": lambda: ("denoise_step", step_for_the_oldest_only),
-    "noise in front": lambda: ("roll", noise_in_front),
+    "noise in front": lambda: ("shift_latents", noise_in_front),
 }
 PATCHED = [(bug, name) for bug in BUGS for name in ("pa", "pa-chunk-1", "rn", "rw", "fifo")]
 PATCHED = [case for case in PATCHED if case not in {("noise in front", "rn"), ("noise in front", "rw")}]

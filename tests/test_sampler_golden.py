@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.exact import build_solver
+from support.exact import build_solver, one_clip
 from torch import Tensor
 
 from pavdm_cli.models.opensora.config import timestep_shift
@@ -19,7 +19,7 @@ from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser, batched_cfg
 from pavdm_cli.sampling.loop import SamplerState, denoise, sample, state_from_clip, state_from_renoised_clip
 from pavdm_cli.sampling.masked_clips import sample_masked_clip
 from pavdm_cli.sampling.noise import Noise, linear_sigmas, shifted_sigmas
-from pavdm_cli.sampling.schedule import Schedule, one_clip, pa
+from pavdm_cli.sampling.schedule import Schedule, pa
 
 pytestmark = pytest.mark.usefixtures("either_way")
 GOLDEN = Path(__file__).parent / "golden"

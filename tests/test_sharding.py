@@ -140,7 +140,7 @@ def test_weights_are_sharded_only_if_a_gpu_cannot_hold_them(tmp_path, gpu, monke
     together = for_processes(config, 2)
     assert (together.execution.shard_weights, together.execution.sharded) == ("off", False)
     sharded = for_processes(replace(config, execution=replace(config.execution, shard_weights="on")), 2)
-    whole, less = (max(memory_plan.budget(plan).places[0].needs) for plan in (together, sharded))
+    whole, less = (max(memory_plan.estimate_plan(plan).devices[0].needs) for plan in (together, sharded))
     assert whole > less
     # decoding needs more than denoising in this tiny model; the weights alone decide here
     monkeypatch.setattr(
@@ -156,7 +156,7 @@ def test_weights_are_sharded_only_if_a_gpu_cannot_hold_them(tmp_path, gpu, monke
 
 
 def test_the_table_has_a_row_for_every_gpu(tmp_path, gpu):
-    plan = memory_plan.budget(for_processes(on_gpu(tmp_path / "tiny", shard_weights="on"), 2))
+    plan = memory_plan.estimate_plan(for_processes(on_gpu(tmp_path / "tiny", shard_weights="on"), 2))
     rows = {row[0]: row[1:] for row in memory_report.format_rows(plan)}
     assert {"total on cuda of rank 0", "total on cuda of each other rank", "gathered weights"} <= rows.keys()
     assert memory_report.figures(plan)["settings"]["shard_weights"] == "on"

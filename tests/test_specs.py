@@ -9,23 +9,32 @@ from dataclasses import replace
 import pytest
 from support.models import MODELS, OPENSORA, POCKET, find
 
+from pavdm_cli.commands.output_options import Scale
 from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.generation import request
 from pavdm_cli.generation.request import SIZES, Request, frame_size, parse_size
 from pavdm_cli.models.layout import LatentLayout
+from pavdm_cli.models.pocket.model import PocketModel
 from pavdm_cli.models.registry import get
 from pavdm_cli.models.spec import ModelSpec
 
 FREE = replace(POCKET, name="free", sizes=(), frame_rates=(), size_multiple=8, max_side=1280, fps_range=(8, 30))
 
 
-CODECS = {
+def test_the_help_of_scale_says_the_defaults_of_pocket() -> None:
+    (option,) = Scale.__metadata__
+    pocket = PocketModel().spec  # as shipped; the tests' default is its small size
+    small = pocket.at(pocket.sizes[1], pocket.fps)
+    assert f"(pocket: {pocket.scale}, or {small.scale} at {small.size[1]}x{small.size[0]})" in option.help
+
+
+LAYOUTS = {
     "pocket": LatentLayout((24, 8, 12), first=2, rest=2),
     "pocket at 16 fps": LatentLayout((24, 8, 12), first=3, rest=4),
     "open-sora": LatentLayout((4, 8, 8), first=1, rest=4, unit=5),
     "causal": LatentLayout((4, 8, 8), first=1, rest=4),
 }
-every_layout = pytest.mark.parametrize("layout", CODECS.values(), ids=CODECS.keys())
+every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 
 
 def counted(layout: LatentLayout, latents: int, begun: bool) -> int:
@@ -39,7 +48,7 @@ def counted(layout: LatentLayout, latents: int, begun: bool) -> int:
 def test_frames_of_latents_follow_one_another(layout: LatentLayout, begun: bool) -> None:
     for first in range(12):
         for last in range(first, 13):
-            found = layout.frames(first, last, begun)
+            found = layout.frame_range(first, last, begun)
             assert found == range(counted(layout, first, begun), counted(layout, last, begun))
 
 
@@ -47,23 +56,23 @@ def test_frames_of_latents_follow_one_another(layout: LatentLayout, begun: bool)
 @pytest.mark.parametrize("begun", [False, True])
 def test_frames_take_the_fewest_whole_units_of_latents(layout: LatentLayout, begun: bool) -> None:
     for frames in range(1, 70):
-        latents = layout.latents(frames, begun)
+        latents = layout.num_latents(frames, begun)
         assert latents % layout.unit == 0
-        assert layout.count(latents, begun) >= frames
-        assert layout.count(latents - layout.unit, begun) < frames or latents == layout.unit
+        assert layout.num_frames(latents, begun) >= frames
+        assert layout.num_frames(latents - layout.unit, begun) < frames or latents == layout.unit
 
 
 @every_layout
 def test_a_clip_has_no_latent_that_stands_for_more_than_it(layout: LatentLayout) -> None:
     for frames in range(70):
         latents = layout.filled_by(frames)
-        assert layout.count(latents) <= frames
-        assert layout.count(latents + layout.unit) > frames
+        assert layout.num_frames(latents) <= frames
+        assert layout.num_frames(latents + layout.unit) > frames
 
 
 def test_models_have_the_layouts_they_are_known_for() -> None:
     own = {name: get(name).layout(spec.size, spec.fps) for name, spec in MODELS.items()}
-    assert own["pocket"] == CODECS["pocket"]
+    assert own["pocket"] == LAYOUTS["pocket"]
     assert (own["opensora-v1.2"].unit_frames, own["opensora-v1.2"].unit) == (17, 5)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from support.tiny import CODEC, POCKET, randomised, tiny_codec, tiny_pocket
+from support.tiny import POCKET, VAE_CONFIG, randomised, tiny_pocket, tiny_vae
 from torch import Tensor
 
 from pavdm_cli.errors import ModelError, OutputError
@@ -21,7 +21,7 @@ from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.pocket_world.vocabulary import LENGTH, VOCABULARY
 
 PARTS: dict[str, tuple[Callable[[], Any], Callable[[Path], Any]]] = {
-    "codec": (tiny_codec, checkpoint.load_vae),
+    "vae": (tiny_vae, checkpoint.load_vae),
     "denoiser": (tiny_pocket, checkpoint.load_denoiser),
 }
 every_part = pytest.mark.parametrize("part", PARTS)
@@ -88,7 +88,7 @@ def test_what_is_loaded_lives_on_without_its_file(part, tmp_path):
 
 
 def test_the_header_says_how_it_was_made(tmp_path):
-    path = written("codec", tmp_path)
+    path = written("vae", tmp_path)
     assert checkpoint.training_metadata(path) == {"steps": 3}
     rewritten(path, lambda tensors, header: header.pop("about") and None)
     with pytest.raises(ModelError, match="has no 'about' in its header"):
@@ -96,7 +96,7 @@ def test_the_header_says_how_it_was_made(tmp_path):
 
 
 def test_the_digest_is_that_of_the_bytes_in_order(tmp_path):
-    first, second = written("codec", tmp_path), written("denoiser", tmp_path)
+    first, second = written("vae", tmp_path), written("denoiser", tmp_path)
     assert len(checkpoint.digest(first)) == 16
     assert checkpoint.digest(first, second) == checkpoint.digest(first, second) != checkpoint.digest(second, first)
 
@@ -159,15 +159,15 @@ def test_a_file_without_a_configuration_is_one_clear_error(tmp_path):
 
 
 def test_the_file_of_another_part_is_one_clear_error(tmp_path):
-    codec, denoiser = written("codec", tmp_path), written("denoiser", tmp_path)
-    assert "does not describe a model of this kind" in error("codec", denoiser).message
-    assert "does not describe a model of this kind" in error("denoiser", codec).message
+    vae, denoiser = written("vae", tmp_path), written("denoiser", tmp_path)
+    assert "does not describe a model of this kind" in error("vae", denoiser).message
+    assert "does not describe a model of this kind" in error("denoiser", vae).message
 
 
 def test_weights_of_another_size_are_one_clear_error(tmp_path):
-    path = written("codec", tmp_path)
+    path = written("vae", tmp_path)
     rewritten(path, lambda tensors, header: header.update(config=header["config"].replace("16]", "24]")))
-    assert "does not fit its own configuration" in error("codec", path).message
+    assert "does not fit its own configuration" in error("vae", path).message
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
@@ -239,8 +239,8 @@ ODD_SIZES = [("hidden", 33), ("hidden", -4), ("heads", 0), ("depth", "many"), ("
 
 @pytest.mark.parametrize("config", ODD)
 def test_a_configuration_that_makes_no_sense_is_one_clear_error(config, tmp_path):
-    path = written("codec", tmp_path)
-    error("codec", rewritten(path, lambda tensors, header: header.update(config=config)))
+    path = written("vae", tmp_path)
+    error("vae", rewritten(path, lambda tensors, header: header.update(config=config)))
 
 
 @pytest.mark.parametrize(("name", "value"), ODD_SIZES)
@@ -254,7 +254,7 @@ def test_a_size_that_makes_no_sense_is_one_clear_error(name, value, tmp_path):
 
 
 def test_a_half_written_file_never_replaces_a_good_one(tmp_path, monkeypatch):
-    path = written("codec", tmp_path)
+    path = written("vae", tmp_path)
     before = path.read_bytes()
 
     def full(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
@@ -262,15 +262,15 @@ def test_a_half_written_file_never_replaces_a_good_one(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OutputError, match=r"cannot write .*codec\.safetensors: .*No space left") as excinfo:
-        checkpoint.save(randomised(PocketVAE(CODEC), seed=9), path, {})
+    with pytest.raises(OutputError, match=r"cannot write .*vae\.safetensors: .*No space left") as excinfo:
+        checkpoint.save(randomised(PocketVAE(VAE_CONFIG), seed=9), path, {})
     assert excinfo.value.exit_code == 4
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_file_is_put_in_place_in_one_move_or_not_at_all(tmp_path, monkeypatch):
-    path = written("codec", tmp_path)
+    path = written("vae", tmp_path)
     before = path.read_bytes()
 
     def refused(source: Path, target: Path) -> None:
@@ -278,7 +278,7 @@ def test_a_file_is_put_in_place_in_one_move_or_not_at_all(tmp_path, monkeypatch)
 
     monkeypatch.setattr("os.replace", refused)
     with pytest.raises(OutputError, match="Permission denied"):
-        checkpoint.save(randomised(PocketVAE(CODEC), seed=9), path, {})
+        checkpoint.save(randomised(PocketVAE(VAE_CONFIG), seed=9), path, {})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

@@ -210,8 +210,8 @@ def test_a_study_from_a_base_checkpoint_trains_generates_and_reports(paper: Any,
     import subprocess
 
     base = tmp_path / "base"
-    train = [sys.executable, "-m", "pavdm_cli", "train", "denoiser", "--method", "base", "--folder", str(base)]
-    subprocess.run([*train, "--steps", "2", "--batch", "2", "--clips", "4", "--threads", "1"], check=True)
+    train = [sys.executable, "-m", "pavdm_cli", "train", "denoiser", "--method", "base", "--output-dir", str(base)]
+    subprocess.run([*train, "--steps", "2", "--batch-size", "2", "--clips", "4", "--threads", "1"], check=True)
     budget = ("--finetune-steps", 2, "--finetune-batch", 2, "--finetune-clips", 4)
     folder, document = tmp_path / "study", tmp_path / "results.md"
     start = base / "denoiser.safetensors"

@@ -43,7 +43,7 @@ GATED = {"feed_forward_proj": "gated-gelu"}
 
 
 def embed(encoder: T5TextEncoder, prompt: str) -> torch.Tensor:  # (L, width)
-    return encoder.encode([prompt])[0].rows
+    return encoder.encode([prompt])[0].embeds
 
 
 def test_vectors_are_the_recorded_ones(tmp_path):
@@ -69,7 +69,7 @@ def test_nothing_of_the_encoder_is_left_out_or_in_another_precision_or_there_twi
     loaded = []
     plain = text_encoder.load_into
     monkeypatch.setattr(text_encoder, "load_into", lambda *args: loaded.append(plain(*args)) or loaded[0])
-    assert text_encoder.open_text_encoder(folder, CPU, dtype).encode(["a boat"])[0].rows.dtype == dtype
+    assert text_encoder.open_text_encoder(folder, CPU, dtype).encode(["a boat"])[0].embeds.dtype == dtype
     model = loaded[0]
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     assert [name for name, value in tensors if value.is_meta or value.dtype != dtype] == []
@@ -123,7 +123,7 @@ def test_a_prompt_is_cleaned_before_it_is_read(folder):
 def test_prompts_read_together_are_what_each_is_alone(folder):
     prompts = ["a red balloon", "a small boat on calm water at night"]
     for embedding, prompt in zip(reader(folder).encode(prompts), prompts, strict=True):
-        assert torch.equal(embedding.rows, embed(reader(folder), prompt))
+        assert torch.equal(embedding.embeds, embed(reader(folder), prompt))
 
 
 def test_vectors_are_kept_for_the_same_prompt_and_weights_only(folder, tmp_path, monkeypatch):

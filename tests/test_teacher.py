@@ -98,7 +98,7 @@ def fail_if_rendered(label: str, total: int) -> NoReturn:
 
 
 def settings(folder: Path, init: Path | None) -> runs.TrainOptions:
-    return runs.TrainOptions(folder, steps=1, rate=0.1, batch=1, init=init)
+    return runs.TrainOptions(folder, steps=1, learning_rate=0.1, batch_size=1, init=init)
 
 
 def test_distilled_weights_cannot_be_a_teacher(tmp_path):

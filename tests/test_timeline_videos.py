@@ -15,7 +15,7 @@ from support.tiers import integration
 from support.wan import write_checkpoint
 
 import pavdm_cli
-from pavdm_cli.generation.prompts import blend, prompt_in_force
+from pavdm_cli.generation.prompts import active_prompt, blend
 from pavdm_cli.generation.request import build_request
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.adapter import TextEmbedding
@@ -78,7 +78,7 @@ def test_blending_begins_at_the_time_and_ends_where_the_switch_was_made_at_once(
         {"prompt": DAY, "seconds": 10, "at": [("4s", NIGHT), ("8s", DAY)], "blend": 2, "device": "cpu"}
     )
     config = resolve(request)
-    weights = [prompt_in_force(config, chunk) for chunk in range(config.warmup, config.total_chunks)]
+    weights = [active_prompt(config, chunk) for chunk in range(config.warmup, config.total_chunks)]
     assert weights[:9] == [(0, 1)] * 9  # at 4 s itself the new prompt has no weight yet
     assert weights[9:13] == [(1, 0.25), (1, 0.5), (1, 0.75), (1, 1)]
     assert weights[16:] == [(1, 1), (2, 0.25), (2, 0.5), (2, 0.75)]
@@ -87,15 +87,15 @@ def test_blending_begins_at_the_time_and_ends_where_the_switch_was_made_at_once(
 def test_texts_are_blended_token_by_token() -> None:
     first, second = torch.randn(3, 4), torch.randn(5, 4)
     short, long = TextEmbedding(first), TextEmbedding(second)
-    assert torch.equal(blend(short, short, 0.3).rows, first)
+    assert torch.equal(blend(short, short, 0.3).embeds, first)
     between = blend(short, long, 0.25)
-    assert torch.allclose(between.rows[:3], 0.75 * first + 0.25 * second[:3])
-    assert torch.equal(between.rows[3:], second[3:])
+    assert torch.allclose(between.embeds[:3], 0.75 * first + 0.25 * second[:3])
+    assert torch.equal(between.embeds[3:], second[3:])
     assert between.mask is None
     masked = TextEmbedding(second, torch.tensor([True, False, True, False, False]))
     mixed = blend(short, masked, 0.5)
     assert mixed.mask.tolist() == [True, True, True, False, False]
-    assert torch.equal(mixed.rows[1], first[1])
+    assert torch.equal(mixed.embeds[1], first[1])
 
 
 @pytest.mark.integration

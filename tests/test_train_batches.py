@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from support.tiny import SIZE, randomised, tiny_codec
+from support.tiny import SIZE, randomised, tiny_vae
 from torch import Tensor
 
 from pavdm_cli.errors import OutputError
@@ -150,9 +150,9 @@ TINY = Clips(count=3, latents=2, size=SIZE)
 
 def test_clips_are_rendered_once_and_cached(tmp_path):
     encoded_counts: list[int] = []
-    first = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), encoded_counts.append)
-    again = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), encoded_counts.append, needs_mask=True)
-    fewer = load_or_encode(tmp_path / "clips.safetensors", replace(TINY, count=2), tiny_codec(), encoded_counts.append)
+    first = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_vae(), encoded_counts.append)
+    again = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_vae(), encoded_counts.append, needs_mask=True)
+    fewer = load_or_encode(tmp_path / "clips.safetensors", replace(TINY, count=2), tiny_vae(), encoded_counts.append)
     assert encoded_counts == [3]
     assert first.latents.shape == (3, 2, 4, 2, 3)
     assert first.object_mask.shape == (3, 2, 2, 3)
@@ -169,8 +169,8 @@ def equal(left: Pool, right: Pool) -> bool:
 
 
 def test_more_clips_start_with_the_same_ones(tmp_path):
-    few = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), lambda n: None)
-    more = load_or_encode(tmp_path / "clips.safetensors", replace(TINY, count=20), tiny_codec(), lambda n: None)
+    few = load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_vae(), lambda n: None)
+    more = load_or_encode(tmp_path / "clips.safetensors", replace(TINY, count=20), tiny_vae(), lambda n: None)
     assert (len(few.latents), len(more.latents), len(more.object_mask)) == (3, 20, 20)
     assert equal(more.first(3), few)
 
@@ -180,24 +180,24 @@ def test_more_clips_start_with_the_same_ones(tmp_path):
 )
 def test_clips_of_other_settings_are_rendered_again(change, tmp_path):
     path, encoded_counts = tmp_path / "clips.safetensors", list[int]()
-    load_or_encode(path, TINY, tiny_codec(), lambda n: None)
-    changed = load_or_encode(path, replace(TINY, **change), tiny_codec(), encoded_counts.append)
+    load_or_encode(path, TINY, tiny_vae(), lambda n: None)
+    changed = load_or_encode(path, replace(TINY, **change), tiny_vae(), encoded_counts.append)
     assert encoded_counts == [3]
-    assert equal(changed, load_or_encode(tmp_path / "other", replace(TINY, **change), tiny_codec(), lambda n: None))
+    assert equal(changed, load_or_encode(tmp_path / "other", replace(TINY, **change), tiny_vae(), lambda n: None))
 
 
 def test_latents_of_another_vae_are_encoded_again(tmp_path):
     encoded_counts: list[int] = []
-    load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), encoded_counts.append)
-    load_or_encode(tmp_path / "clips.safetensors", TINY, randomised(tiny_codec(), seed=8), encoded_counts.append)
+    load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_vae(), encoded_counts.append)
+    load_or_encode(tmp_path / "clips.safetensors", TINY, randomised(tiny_vae(), seed=8), encoded_counts.append)
     assert encoded_counts == [3, 3]
 
 
 def test_a_truncated_cache_is_rendered_again(tmp_path):
     path, encoded_counts = tmp_path / "clips.safetensors", list[int]()
-    first = load_or_encode(path, TINY, tiny_codec(), encoded_counts.append)
+    first = load_or_encode(path, TINY, tiny_vae(), encoded_counts.append)
     path.write_bytes(path.read_bytes()[:-7])
-    assert equal(load_or_encode(path, TINY, tiny_codec(), encoded_counts.append), first)
+    assert equal(load_or_encode(path, TINY, tiny_vae(), encoded_counts.append), first)
     assert encoded_counts == [3, 3]
 
 
@@ -208,27 +208,27 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pool_module, "save_file", full)
     with pytest.raises(OutputError, match=r"cannot write .*clips\.safetensors.*No space left"):
-        load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_codec(), lambda n: None)
+        load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_vae(), lambda n: None)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_without_settings_is_trusted(tmp_path):
     path, encoded_counts = tmp_path / "clips.safetensors", list[int]()
     save_file({"latents": torch.zeros(3, 2, 4, 2, 3).half()}, path)
-    assert load_or_encode(path, TINY, tiny_codec(), encoded_counts.append).latents.abs().max() == 0
+    assert load_or_encode(path, TINY, tiny_vae(), encoded_counts.append).latents.abs().max() == 0
     assert encoded_counts == []
     assert load_file(path).keys() == {"latents"}
 
 
 def test_a_cache_without_object_masks_is_rendered_again_where_they_are_needed(tmp_path):
     path, encoded_counts = tmp_path / "clips.safetensors", list[int]()
-    pool = load_or_encode(path, TINY, tiny_codec(), lambda n: None)
+    pool = load_or_encode(path, TINY, tiny_vae(), lambda n: None)
     with safe_open(path, "pt") as file:
         header = file.metadata()
     save_file({"latents": load_file(path)["latents"]}, path, header)
-    assert load_or_encode(path, TINY, tiny_codec(), encoded_counts.append).object_mask is None
+    assert load_or_encode(path, TINY, tiny_vae(), encoded_counts.append).object_mask is None
     assert encoded_counts == []
-    assert equal(load_or_encode(path, TINY, tiny_codec(), encoded_counts.append, needs_mask=True), pool)
+    assert equal(load_or_encode(path, TINY, tiny_vae(), encoded_counts.append, needs_mask=True), pool)
     assert encoded_counts == [3]
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.command import CommandResult, pavdm
-from support.tiny import CODEC, POCKET, randomised
+from support.tiny import POCKET, VAE_CONFIG, randomised
 from torch import Tensor
 
 from pavdm_cli import ui
@@ -23,13 +23,13 @@ from pavdm_cli.training.pocket import runs, tasks
 from pavdm_cli.training.pocket.latent_pool import Clips, Pool
 from pavdm_cli.training.pocket.preview import preview
 
-TINY = ["--steps", "3", "--batch", "1", "--device", "cpu"]
+TINY = ["--steps", "3", "--batch-size", "1", "--device", "cpu"]
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """A folder with weights of a tiny VAE and a tiny denoiser."""
-    store.save(randomised(PocketVAE(CODEC)), tmp_path / "codec.safetensors", {})
+    store.save(randomised(PocketVAE(VAE_CONFIG)), tmp_path / "vae.safetensors", {})
     store.save(randomised(Pocket(POCKET)), tmp_path / "denoiser.safetensors", {})
     return tmp_path
 
@@ -39,33 +39,33 @@ def command(files: Path, monkeypatch: pytest.MonkeyPatch):
     """`pavdm train` with tiny models, few clips and short previews."""
     monkeypatch.setattr(tasks, "preview", partial(preview, chunks=1))
     parts = {
-        "codec": ["--init", str(files / "codec.safetensors")],
+        "vae": ["--init", str(files / "vae.safetensors")],
         "denoiser": [
             "--init",
             str(files / "denoiser.safetensors"),
-            "--codec",
-            str(files / "codec.safetensors"),
+            "--vae",
+            str(files / "vae.safetensors"),
             "--clips",
             "2",
         ],
     }
 
     def run(part: str, *more: str) -> CommandResult:
-        return pavdm("train", part, "--folder", files / "run", *TINY, *parts[part], *more)
+        return pavdm("train", part, "--output-dir", files / "run", *TINY, *parts[part], *more)
 
     return run
 
 
-@pytest.mark.parametrize("part", ["codec", "denoiser"])
+@pytest.mark.parametrize("part", ["vae", "denoiser"])
 def test_training_prints_only_the_path_of_the_weights(part, command, files):
     code, out, err = command(part)
     path = files / "run" / f"{part}.safetensors"
     assert (code, out) == (0, f"{path}\n")
     assert f"training in {files / 'run'}" in err
     assert "Traceback" not in err
-    load = store.load_vae if part == "codec" else store.load_denoiser
+    load = store.load_vae if part == "vae" else store.load_denoiser
     assert load(path).config == load(files / f"{part}.safetensors").config
-    trained_on = {"world"} if part == "codec" else {"world", "vocabulary", "latents"}
+    trained_on = {"world"} if part == "vae" else {"world", "vocabulary", "latents"}
     assert store.training_metadata(path)["steps"] == 3
     assert trained_on <= store.training_metadata(path).keys()
     assert (files / "run" / "sheet-0000003.png").stat().st_size > 1000
@@ -81,29 +81,31 @@ def test_every_method_trains(method, command, files):
 def test_single_images_train_with_a_shift_and_an_object_weight(command, files):
     options = {"window": 1, "shift": 3.0, "object_weight": 2.0, "fill_batches": True}
     code, out, err = command(
-        *("denoiser", "--method", "base", "--latents", "1", "--shift", "3", "--object-weight", "2", "--fill-batches")
+        *("denoiser", "--method", "base", "--window", "1", "--shift", "3", "--object-weight", "2", "--fill-batches")
     )
     assert code == 0, err
     metadata = store.training_metadata(Path(out.strip()))
     assert {name: metadata[name] for name in options} == options
-    plain = command("denoiser", "--method", "rw", "--folder", str(files / "plain"))[1]
+    plain = command("denoiser", "--method", "rw", "--output-dir", str(files / "plain"))[1]
     assert not options.keys() & store.training_metadata(Path(plain.strip())).keys()
 
 
 @pytest.mark.parametrize("native", [False, True])
 def test_matmuls_are_in_bfloat16_where_that_is_fast(native, files, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "has_native_bf16", lambda device: native)
-    options = runs.TrainOptions(tmp_path / "run", steps=1, rate=0.1, batch=1, device="cpu")
+    options = runs.TrainOptions(tmp_path / "run", steps=1, learning_rate=0.1, batch_size=1, device="cpu")
     assert runs.vae_task(options).precision == ("bf16" if native else "fp32")
     assert runs.vae_task(replace(options, precision="bf16")).precision == "bf16"
     assert runs.vae_task(replace(options, precision="fp32")).precision == "fp32"
 
 
 def test_distilled_weights_record_their_guidance(command, files):
-    code, out, _ = command("denoiser", "--distil", "1.5")
+    code, out, _ = command("denoiser", "--distill-guidance", "1.5")
     assert code == 0
     assert store.training_metadata(Path(out.strip()))["guided"] == 1.5
-    code, out, err = command("denoiser", "--folder", str(files / "again"), "--init", out.strip(), "--distil", "2")
+    code, out, err = command(
+        "denoiser", "--output-dir", str(files / "again"), "--init", out.strip(), "--distill-guidance", "2"
+    )
     assert (code, out) == (2, "")
     assert "is already distilled, for a guidance scale of 1.5" in err
 
@@ -123,21 +125,21 @@ def send_signals(monkeypatch: pytest.MonkeyPatch, numbers: list[signal.Signals])
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
 def test_an_interrupted_run_resumes_bit_for_bit(number, exit_code, command, files, monkeypatch):
     send_signals(monkeypatch, [number])
-    code, out, err = command("codec")
+    code, out, err = command("vae")
     checkpoint = files / "run" / "checkpoint.pt"
     assert (code, out) == (exit_code, "")
     assert err.splitlines()[-1] == f"interrupted: the same command resumes from {checkpoint}"
     assert torch.load(checkpoint, weights_only=True)["step"] == 2
-    code, out, _ = command("codec")
+    code, out, _ = command("vae")
     assert code == 0
-    straight = Path(command("codec", "--folder", str(files / "straight"))[1].strip())
+    straight = Path(command("vae", "--output-dir", str(files / "straight"))[1].strip())
     left, right = load_file(out.strip()), load_file(straight)
     assert all(torch.equal(left[name], right[name]) for name in left.keys() | right.keys())
 
 
 def test_a_second_signal_stops_at_once(command, files, monkeypatch):
     send_signals(monkeypatch, [signal.SIGINT, signal.SIGINT])
-    code, out, err = command("codec")
+    code, out, err = command("vae")
     assert (code, out) == (130, "")
     assert err.splitlines()[-1] == "interrupted: no checkpoint was saved; the same command starts over"
     assert not (files / "run" / "checkpoint.pt").exists()
@@ -154,9 +156,11 @@ def test_an_interrupt_while_rendering_is_one_line(command, monkeypatch):
 
 
 def test_init_weights_are_trained_except_rope_frequencies(files, tmp_path):
-    settings = runs.TrainOptions(tmp_path / "run", steps=1, rate=0.1, batch=1, init=files / "denoiser.safetensors")
+    settings = runs.TrainOptions(
+        tmp_path / "run", steps=1, learning_rate=0.1, batch_size=1, init=files / "denoiser.safetensors"
+    )
     state = torch.get_rng_state()
-    task = runs.denoiser_task(settings, runs.Objective("pa"), files / "codec.safetensors", 1, ui.progress)
+    task = runs.denoiser_task(settings, runs.Objective("pa"), files / "vae.safetensors", 1, ui.progress)
     assert torch.equal(torch.get_rng_state(), state)
     initial = store.load_denoiser(files / "denoiser.safetensors").state_dict()
     assert all(torch.equal(value, initial[name]) for name, value in task.model.state_dict().items())
@@ -172,8 +176,10 @@ def test_up_to_128_clips_are_used_for_validation(clips, held_out, files, tmp_pat
         return Pool(torch.zeros(1))
 
     monkeypatch.setattr(runs, "load_or_encode", count_clips)
-    settings = runs.TrainOptions(tmp_path / "run", steps=1, rate=0.1, batch=1, init=files / "denoiser.safetensors")
-    runs.denoiser_task(settings, runs.Objective("pa"), files / "codec.safetensors", clips, ui.progress)
+    settings = runs.TrainOptions(
+        tmp_path / "run", steps=1, learning_rate=0.1, batch_size=1, init=files / "denoiser.safetensors"
+    )
+    runs.denoiser_task(settings, runs.Objective("pa"), files / "vae.safetensors", clips, ui.progress)
     assert rendered == {"clips": clips, "held-out": held_out}
 
 
@@ -182,7 +188,7 @@ def test_a_full_disk_is_one_error_line(command, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(tasks.VAETask, "write_sheet", full)
-    code, out, err = command("codec")
+    code, out, err = command("vae")
     assert (code, out) == (4, "")
     assert "No space left on device" in err
     assert "Traceback" not in err
@@ -202,35 +208,37 @@ def test_a_resumed_run_reports_its_own_speed(monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines() == lines
 
 
-def test_keep_latents_needs_init(tmp_path):
-    with pytest.raises(UsageError, match="--keep-latents needs an encoder to keep"):
-        runs.vae_task(runs.TrainOptions(tmp_path / "run", steps=1, rate=0.1, batch=1), keep_latents=True)
+def test_freeze_encoder_needs_init(tmp_path):
+    with pytest.raises(UsageError, match="--freeze-encoder needs a trained encoder"):
+        runs.vae_task(
+            runs.TrainOptions(tmp_path / "run", steps=1, learning_rate=0.1, batch_size=1), freeze_encoder=True
+        )
     assert not list(tmp_path.iterdir())
 
 
 WRONG = {
     "an unknown method": (["denoiser", "--method", "fast"], 2, "--method must be one of base, pa, rw, got 'fast'"),
-    "the length of progressive windows": (["denoiser", "--latents", "1"], 2, "--latents needs --method base or rw"),
+    "the length of progressive windows": (["denoiser", "--window", "1"], 2, "--window needs --method base or rw"),
     "windows longer than a clip": (
-        ["denoiser", "--method", "base", "--latents", "21"],
+        ["denoiser", "--method", "base", "--window", "21"],
         2,
-        "--latents must be at most 20, got 21",
+        "--window must be at most 20, got 21",
     ),
     "a shift of progressive levels": (["denoiser", "--shift", "2"], 2, "--shift only applies to --method base"),
     "an unknown precision": (["denoiser", "--precision", "fp8"], 2, "--precision must be one of bf16, fp32, got 'fp8'"),
-    "no such weights": (["codec", "--init", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
-    "no such codec": (["denoiser", "--codec", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
-    "no teacher": (["denoiser", "--init", "", "--distil", "2"], 2, "--distil needs a teacher"),
-    "an unknown device": (["codec", "--device", "tpu"], 2, "--device must be one of auto, cpu, cuda, mps, got 'tpu'"),
-    "a rate below zero": (["codec", "--rate", "-1"], 2, "Invalid value for '--rate'"),
-    "no steps": (["codec", "--steps", "0"], 2, "Invalid value for '--steps'"),
+    "no such weights": (["vae", "--init", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
+    "no such vae": (["denoiser", "--vae", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
+    "no teacher": (["denoiser", "--init", "", "--distill-guidance", "2"], 2, "--distill-guidance needs a teacher"),
+    "an unknown device": (["vae", "--device", "tpu"], 2, "--device must be one of auto, cpu, cuda, mps, got 'tpu'"),
+    "a rate below zero": (["vae", "--learning-rate", "-1"], 2, "Invalid value for '--learning-rate'"),
+    "no steps": (["vae", "--steps", "0"], 2, "Invalid value for '--steps'"),
     "another part's weights": (
-        ["codec", "--init", "{files}/denoiser.safetensors"],
+        ["vae", "--init", "{files}/denoiser.safetensors"],
         5,
         "does not describe a model of this kind",
     ),
     "a file where the folder should be": (
-        ["codec", "--folder", "{files}/codec.safetensors"],
+        ["vae", "--output-dir", "{files}/vae.safetensors"],
         4,
         "cannot create the folder",
     ),
@@ -250,8 +258,8 @@ def test_invalid_options_are_one_error_line(case, command, files):
 def test_a_damaged_checkpoint_is_one_error_line(command, files):
     (files / "run").mkdir()
     (files / "run" / "checkpoint.pt").write_bytes(b"damaged")
-    code, out, err = command("codec")
+    code, out, err = command("vae")
     assert (code, out) == (5, "")
     assert "is damaged" in err
-    assert "hint: give another --folder" in err
+    assert "hint: give another --output-dir" in err
     assert "Traceback" not in err

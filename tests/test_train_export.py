@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from support.command import pavdm
-from support.tiny import tiny_codec, tiny_pocket
+from support.tiny import tiny_pocket, tiny_vae
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.models.pocket import checkpoint
@@ -29,7 +29,7 @@ INDEX = f"{DENOISER_FILE}.index.json"
 def trained(tmp_path: Path) -> tuple[Path, Path]:
     """The files of a tiny VAE and of a tiny denoiser."""
     (folder := tmp_path / "trained").mkdir()
-    vae = tiny_codec()
+    vae = tiny_vae()
     checkpoint.save(vae, folder / "vae.safetensors", {"psnr": 38.5})
     about = {"method": "pa", "latents": fingerprint.latents(vae)}
     checkpoint.save(tiny_pocket(), folder / "network.safetensors", about)
@@ -49,10 +49,10 @@ def names(folder: Path) -> list[str]:
 
 def test_small_weights_are_one_file_each(trained, tmp_path):
     code, out, err = pavdm(
-        "train", "export", "--codec", trained[0], "--denoiser", trained[1], "--folder", tmp_path / "a"
+        "train", "export", "--vae", trained[0], "--denoiser", trained[1], "--output-dir", tmp_path / "a"
     )
     assert (code, out) == (0, f"{tmp_path / 'a'}\n"), err
-    assert names(tmp_path / "a") == [VAE_FILE, DENOISER_FILE]
+    assert names(tmp_path / "a") == [DENOISER_FILE, VAE_FILE]
     assert_equal_weights(tmp_path / "a" / DENOISER_FILE, trained[1])
     left, right = load_file(tmp_path / "a" / VAE_FILE), load_file(trained[0])
     assert all(torch.equal(value, left[name]) for name, value in right.items())
@@ -80,11 +80,11 @@ def test_large_weights_are_shards_with_an_index(trained, tmp_path):
 def test_every_part_of_a_sharded_denoiser_loads(trained, tmp_path):
     export(*trained, tmp_path / "a", SMALL)
     model = find(str(tmp_path / "a"))
-    assert model.published.name == "pocket"
+    assert model.published_spec.name == "pocket"
     path, whole = tmp_path / "a" / DENOISER_FILE, checkpoint.load_denoiser(trained[1])
     for part, expected in ((checkpoint.load_text(path), whole.text), (checkpoint.load_stdit(path), whole.stdit)):
         assert all(torch.equal(value, expected.state_dict()[name]) for name, value in part.state_dict().items())
-    assert model.weights_digest("transformer") != checkpoint.digest(trained[1])
+    assert model.part_digest("transformer") != checkpoint.digest(trained[1])
 
 
 def test_the_digest_covers_every_shard(trained, tmp_path):
@@ -109,7 +109,7 @@ def test_an_export_replaces_an_earlier_one(sizes, trained, tmp_path):
 
 
 def test_a_denoiser_of_another_vae_is_not_exported(trained, tmp_path):
-    other = tiny_codec()
+    other = tiny_vae()
     with torch.no_grad():
         next(other.encoder.parameters()).mul_(1.5)
     checkpoint.save(other, trained[0], {})

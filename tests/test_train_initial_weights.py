@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tiny import CODEC, POCKET, randomised
+from support.tiny import POCKET, VAE_CONFIG, randomised
 from torch import Tensor
 
 from pavdm_cli.errors import ModelError
@@ -51,7 +51,7 @@ def grow_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_changes_where_nothing_grows(tmp_path):
     path = saved(tmp_path)
-    stored, grown = checkpoint.load_denoiser(path), load_grown(path, CODEC)
+    stored, grown = checkpoint.load_denoiser(path), load_grown(path, VAE_CONFIG)
     assert grown.config == stored.config
     assert all(torch.equal(value, grown.state_dict()[name]) for name, value in stored.state_dict().items())
 
@@ -60,14 +60,14 @@ def test_a_grown_vocabulary_keeps_the_output_of_old_prompts(tmp_path, monkeypatc
     path = saved(tmp_path)
     before = output(checkpoint.load_denoiser(path), *noisy(4))
     grow_vocabulary(monkeypatch)
-    assert torch.equal(output(load_grown(path, CODEC).eval(), *noisy(4)), before)
+    assert torch.equal(output(load_grown(path, VAE_CONFIG).eval(), *noisy(4)), before)
 
 
 def test_new_words_and_positions_have_the_scale_of_old_ones(tmp_path, monkeypatch):
     path = saved(tmp_path)
     stored = checkpoint.load_denoiser(path)
     grow_vocabulary(monkeypatch)
-    grown = load_grown(path, CODEC)
+    grown = load_grown(path, VAE_CONFIG)
     words = grown.text.words.weight.detach()
     new = words[[vocabulary.VOCABULARY[word] for word in sorted(MORE)]]
     assert new.std().item() == pytest.approx(stored.text.words.weight.std().item(), rel=0.4)
@@ -88,7 +88,7 @@ def test_grown_weights_are_saved_with_their_words(tmp_path, monkeypatch):
         ModelError, match=f"knows {WORDS} words, this version {WORDS + 4}; they differ in aardvark, lighthouse"
     ):
         checkpoint.load_denoiser(path)
-    again = checkpoint.save(load_grown(path, CODEC), tmp_path / "again.safetensors", {})
+    again = checkpoint.save(load_grown(path, VAE_CONFIG), tmp_path / "again.safetensors", {})
     assert checkpoint.load_denoiser(again).config.text.words == WORDS + 5
     assert text_encoder.batch_ids(["a zebra"]).tolist() == [[1, vocabulary.VOCABULARY["zebra"]]]
 
@@ -97,7 +97,7 @@ def test_more_latent_channels_keep_the_output_of_old_ones(tmp_path):
     """Two frames of five channels instead of two."""
     path = saved(tmp_path)
     old, new = noisy(4), noisy(6, seed=6)
-    grown = load_grown(path, replace(CODEC, channels=5))
+    grown = load_grown(path, replace(VAE_CONFIG, channels=5))
     assert grown.config.stdit.in_channels == grown.config.stdit.out_channels == 10
     latents, noise = (
         torch.cat([a.unflatten(2, (2, 2)), b.unflatten(2, (2, 3))], dim=3).flatten(2, 3)
@@ -110,7 +110,7 @@ def test_more_latent_channels_keep_the_output_of_old_ones(tmp_path):
 
 
 def test_added_channels_are_trained(tmp_path):
-    grown = load_grown(saved(tmp_path), replace(CODEC, channels=3)).requires_grad_()
+    grown = load_grown(saved(tmp_path), replace(VAE_CONFIG, channels=3)).requires_grad_()
     rng = torch.Generator().manual_seed(0)
     batch = Batch(*torch.randn(2, 1, 2, 6, 2, 3, generator=rng), torch.full((1, 2), 500.0), torch.ones(1, 2))
     velocity = predict_velocity(grown.stdit, grown.encode_prompts(PROMPTS[:1]), batch, torch.tensor(8.0))
@@ -124,4 +124,4 @@ def test_added_channels_are_trained(tmp_path):
 
 def test_a_vae_of_fewer_channels_is_one_clear_error(tmp_path):
     with pytest.raises(ModelError, match="needs 4 latent channels, the VAE has 2"):
-        load_grown(saved(tmp_path), replace(CODEC, channels=1))
+        load_grown(saved(tmp_path), replace(VAE_CONFIG, channels=1))

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.tiers import integration
-from support.tiny_training import TinyCodec, denoiser_task, vae_task
+from support.tiny_training import TinyVAETask, denoiser_task, vae_task
 from torch import Tensor, nn
 
 from pavdm_cli.errors import ModelError, OutputError, PavdmError
@@ -27,7 +27,7 @@ PLAN = TrainConfig(STEPS, lr=0.01, warmup=2)
 SHORT = TrainConfig(3, lr=0.01)
 FREQUENT = TrainConfig(3, lr=0.01, validate_seconds=0.0, sheet_seconds=0.0)
 TASKS: dict[str, Callable[[], Any]] = {
-    "codec": vae_task,
+    "vae": vae_task,
     **{method: partial(denoiser_task, method) for method in ("base", "pa", "rw")},
     "distilled": partial(denoiser_task, guidance=1.5),
     "images": partial(denoiser_task, "base", latents=1, timestep_shift=3.0, fill_batches=True, object_weight=2.0),
@@ -77,7 +77,7 @@ def assert_identical(left: Any, right: Any, at: str = "") -> None:
         assert left == right, at
 
 
-@pytest.mark.parametrize("task", ["codec", "pa", "images", *integration("base", "rw", "distilled")])
+@pytest.mark.parametrize("task", ["vae", "pa", "images", *integration("base", "rw", "distilled")])
 def test_a_run_interrupted_twice_equals_an_uninterrupted_one(task, tmp_path):
     (straight := tmp_path / "straight").mkdir()
     (halting := tmp_path / "halting").mkdir()
@@ -165,7 +165,7 @@ def test_a_checkpoint_of_another_task_is_rejected(tmp_path):
         train(denoiser_task("base"), PLAN, tmp_path, stop_after(1))
     with pytest.raises(ModelError, match="run of the denoiser by method base, not of the denoiser by method pa"):
         train(denoiser_task("pa"), PLAN, tmp_path, ignore)
-    with pytest.raises(ModelError, match="not of the codec"):
+    with pytest.raises(ModelError, match="not of the VAE"):
         train(vae_task(), PLAN, tmp_path, ignore)
     other = denoiser_task("base")
     other.model.stdit.final_layer.linear = nn.Linear(32, 24)
@@ -177,7 +177,7 @@ def test_a_nan_loss_stops_training_and_keeps_the_checkpoint(tmp_path, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         train(vae_task(), PLAN, tmp_path, stop_after(2))
     before = checkpoint(tmp_path)
-    monkeypatch.setattr(TinyCodec, "loss", lambda self, step: VAETask.loss(self, step) * float("nan"))
+    monkeypatch.setattr(TinyVAETask, "loss", lambda self, step: VAETask.loss(self, step) * float("nan"))
     with pytest.raises(PavdmError, match="diverged at step 2: the loss is nan"):
         train(vae_task(), PLAN, tmp_path, ignore)
     assert_identical(checkpoint(tmp_path), before)

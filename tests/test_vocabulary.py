@@ -170,9 +170,6 @@ EXCEPTIONS = {
     ("pavdm_cli/commands/evaluate.py", "references"): "reference videos",
     ("pavdm_cli/commands/evaluate.py", "table"): "a table of results",
     ("pavdm_cli/commands/info.py", "codecs"): "those of a video file",
-    ("pavdm_cli/commands/train.py", "codec"): "the name of the command and its flag",
-    ("pavdm_cli/commands/train.py", "every"): "the flag --every",
-    ("pavdm_cli/commands/train_options.py", "codec"): "the name of the command",
     ("pavdm_cli/ui.py", "advance"): "advances a progress bar, as in rich",
     ("pavdm_cli/ui.py", "table"): "a table on the terminal",
     ("kernels/pavdm_kernels/modulate.py", "product"): "an element-wise product is meant",
@@ -184,7 +181,6 @@ EXCEPTIONS = {
     ("pavdm_cli/evaluation/ratchet.py", "codec"): "names in stored rows",
     ("docs/guide.md", "codecs"): "those of a video file",
     ("docs/decisions.md", "codec"): "Matroska's codec delay",
-    ("docs/training.md", "codec"): "the name of the command",
     ("pavdm_cli/video", "codec"): "audio and video codecs are meant",
     ("pavdm_cli/video", "codecs"): "audio and video codecs are meant",
 }

@@ -48,11 +48,23 @@ def training(tmp_path: Path) -> list[str]:
         tmp_path / "tiny",
         "--data",
         tmp_path / "videos",
-        "--folder",
+        "--output-dir",
         tmp_path / "run",
     ]
-    words += [*SIZES, "--steps", 2, "--every", 1, "--precision", "fp32", "--device", "cpu", "--batch", 2]
-    return [*map(str, words), "--held-out", "0", "--warmup", "1"]
+    words += [
+        *SIZES,
+        "--steps",
+        2,
+        "--checkpoint-every",
+        1,
+        "--precision",
+        "fp32",
+        "--device",
+        "cpu",
+        "--batch-size",
+        2,
+    ]
+    return [*map(str, words), "--validation-videos", "0", "--warmup", "1"]
 
 
 def check_trained(folder: Path) -> None:

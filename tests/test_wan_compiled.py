@@ -50,7 +50,7 @@ def use_backend(backend, monkeypatch, result=None) -> Iterator:
 @torch.no_grad()
 def video(schedule: Schedule, *, reuse: bool = False, compiled: bool = True) -> torch.Tensor:
     levels = wan_levels(6, 8.0)
-    config = replace(DenoiserConfig(schedule.offset, (32, 32), 24, reuse, False, TORCH), compile=compiled)
+    config = replace(DenoiserConfig(schedule.position_offset, (32, 32), 24, reuse, False, TORCH), compile=compiled)
     denoiser = batched_cfg(MODEL.bind(levels, config)(MODEL.text_kv(TEXT, config)), 2.0)
     noise = seeded_noise(0, (1, 16, 4, 4))
     return torch.cat(list(sample(schedule, denoiser, noise, unipc(levels), chunks=5)), dim=1)

@@ -36,7 +36,7 @@ def test_replayed_steps_are_the_steps(name: str, reuse: bool) -> None:
     schedule, context_noise = SCHEDULES[name]
     model, levels = LoadedWan(tiny_transformer(), tiny_vae("2.1"), Path()), wan_levels(4, 8.0, context_noise)
     text = [TextEmbedding(torch.ones(count, 32)) for count in (3, 5)]
-    config = DenoiserConfig(schedule.offset, (32, 32), 24, reuse, False, TORCH)
+    config = DenoiserConfig(schedule.position_offset, (32, 32), 24, reuse, False, TORCH)
     noise, solver = seeded_noise(0, (1, 16, 4, 4)), unipc(levels)
 
     def run(graphs: object) -> list[torch.Tensor]:
@@ -54,7 +54,7 @@ def test_replayed_steps_are_the_steps(name: str, reuse: bool) -> None:
 def test_the_prompt_changes_in_replayed_steps() -> None:
     schedule, levels = pa(4, 4, 2), wan_levels(4, 8.0)
     model = LoadedWan(tiny_transformer(), tiny_vae("2.1"), Path())
-    config = DenoiserConfig(schedule.offset, (32, 32), 24, True, False, TORCH)
+    config = DenoiserConfig(schedule.position_offset, (32, 32), 24, True, False, TORCH)
     texts = [model.text_kv([TextEmbedding(torch.full((count, 32), float(count)))], config) for count in (3, 5)]
     denoiser = TimelineDenoiser(model.bind(levels, config), lambda newest: texts[newest > 1])
 

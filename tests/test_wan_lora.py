@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def merged(folder: Path, *adapters: LoraFile) -> dict[str, Tensor]:
-    placement = Placement(torch.device("cpu"), lora=adapters, vae=False)
+    placement = Placement(torch.device("cpu"), lora=adapters, load_vae=False)
     weights: dict[str, Tensor] = registry.find(str(folder)).load(placement, "weights").transformer.state_dict()
     return weights
 

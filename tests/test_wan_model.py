@@ -49,7 +49,7 @@ def frames_of(path: Path) -> NDArray[np.uint8]:
 
 def test_both_layouts_are_recognized_and_loaded(folder: Path) -> None:
     model = registry.find(str(folder))
-    assert model.published.name == "skyreels-v2-df-1.3b"
+    assert model.published_spec.name == "skyreels-v2-df-1.3b"
     loaded = load(replace(find(str(folder)), size=(128, 128)))
     weights = loaded.transformer.state_dict()
     assert all(torch.equal(weights[name], weight) for name, weight in golden("dit_weights_original").items())
@@ -115,11 +115,11 @@ def test_pickled_parts_are_rejected_with_the_command_that_converts_them(tmp_path
 def test_a_checkpoint_is_the_variant_that_its_configuration_says(tmp_path: Path) -> None:
     for name, variant in VARIANTS.items():
         (tmp_path / name / "transformer").mkdir(parents=True)
-        sizes = variant.spec.distinguishing["transformer"]
+        sizes = variant.spec.distinguishing_config["transformer"]
         kind = variant.spec.architectures["transformer"][0]
         (tmp_path / name / "transformer" / "config.json").write_text(json.dumps({"_class_name": kind, **sizes}))
         expected = "skyreels-v2-df-14b-540p" if name == "skyreels-v2-df-14b-720p" else name  # sizes are all the same
-        assert registry.find(str(tmp_path / name)).published.name == expected
+        assert registry.find(str(tmp_path / name)).published_spec.name == expected
 
 
 @pytest.mark.parametrize(
@@ -186,11 +186,11 @@ def test_a_video_is_made_again_and_continued(layout: str, tmp_path: Path) -> Non
 def test_without_a_prompt_an_empty_one_is_encoded(tmp_path: Path) -> None:
     runner = load(find(str(write_checkpoint(tmp_path / "tiny"))))
     (nothing,) = runner.embed("", cfg=False)
-    assert nothing.rows.shape == (1, 32)
-    assert nothing.rows.any()
+    assert nothing.embeds.shape == (1, 32)
+    assert nothing.embeds.any()
     prompt, away = runner.embed("a boat", cfg=True, negative="")
-    assert torch.equal(away.rows, nothing.rows)
-    assert len(prompt.rows) > 1
+    assert torch.equal(away.embeds, nothing.embeds)
+    assert len(prompt.embeds) > 1
 
 
 @pytest.mark.usefixtures("own_cache")

@@ -46,7 +46,7 @@ def test_vectors_are_the_recorded_ones(folder: Path, monkeypatch: pytest.MonkeyP
         own = ids[mask.bool()].tolist()
         monkeypatch.setattr(t5, "token_ids", lambda tokenizer, text, limit, own=own: own)
         (encoded,) = text_encoder.open_text_encoder(folder, CPU, torch.float32).encode(["any"])
-        torch.testing.assert_close(encoded.rows, expected[: len(own)], rtol=0, atol=2e-5)
+        torch.testing.assert_close(encoded.embeds, expected[: len(own)], rtol=0, atol=2e-5)
         assert not expected[len(own) :].any()
 
 
@@ -57,11 +57,11 @@ def test_both_layouts_give_the_same_vectors_which_are_cached(folder: Path, tmp_p
         text_encoder.open_text_encoder(path, CPU, torch.float32, cache).encode([prompt])[0]
         for path in (folder, original)
     )
-    assert torch.equal(first.rows, second.rows)
+    assert torch.equal(first.embeds, second.embeds)
     monkeypatch.setattr(text_encoder, "load_stored", None)
     again = text_encoder.open_text_encoder(folder, CPU, torch.float32, cache)
     assert again.memory_bytes("a red balloon & a boat") == {}
-    assert torch.equal(again.encode(["a red balloon & a boat"])[0].rows, first.rows)
+    assert torch.equal(again.encode(["a red balloon & a boat"])[0].embeds, first.embeds)
     assert again.memory_bytes("another")["weights"] == 4 * sum(w.numel() for w in umt5_weights().values())
 
 
@@ -86,7 +86,7 @@ def test_a_prompt_that_is_too_long_is_cut_with_a_note(folder: Path) -> None:
     (note,) = truncation_note(folder, "boat " * 600)
     assert "the model reads 512" in note
     (encoded,) = text_encoder.open_text_encoder(folder, CPU, torch.float32).encode(["boat " * 600])
-    assert len(encoded.rows) == 512
+    assert len(encoded.embeds) == 512
 
 
 def test_the_encoder_has_the_published_size() -> None:

@@ -66,7 +66,7 @@ def test_every_method_warms_up_for_as_many_latents(monkeypatch):
     assert resolve_warmup(make_request(steps=3)) == 2  # chunks of four latents
 
 
-def test_a_warm_up_ends_with_a_whole_group_of_the_codec(monkeypatch):
+def test_a_warm_up_ends_with_a_whole_group_of_the_vae(monkeypatch):
     monkeypatch.setattr(Request, "video_model", property(lambda self: registry.get("opensora-v1.2")))
     assert [resolve_warmup(make_request(method="fifo", warmup=count)) for count in (0, 1, 5, 6)] == [0, 5, 5, 10]
 

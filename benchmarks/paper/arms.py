@@ -84,7 +84,7 @@ def frames_of(arm: Arm, request: Request, config: GenerationConfig, model: Model
 def frames_from_clip(request: Request, config: GenerationConfig, model: ModelRunner) -> Iterator[Pixels]:
     """A clip of one window at one noise level, then its continuation from the re-noised window (algorithm 1)."""
     window = config.schedule.window
-    count = min(config.frames, config.layout.count(window))
+    count = min(config.frames, config.layout.num_frames(window))
     one_clip = {"method": "rn", "chunk": None, "context": 0, "reencode": False, "warmup": 0}
     single = config_of(replace(request, seconds=None, frames=count, **one_clip), config.spec.distilled_guidance)
     clip = torch.cat(list(pipeline.sample_latents(single, model)), dim=1)[:, :window]

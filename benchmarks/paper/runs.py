@@ -107,9 +107,9 @@ def fine_tune(study: Study, method: str, log: Log, *, is_sharded: bool = False) 
 def fine_tune_command(study: Study, method: str, folder: Path) -> list[str]:
     """The command, which continues from its own checkpoint."""
     budget = study.budget
-    counts = {"steps": budget.steps, "batch": budget.batch, "rate": budget.rate, "clips": budget.clips}
-    options = {"folder": folder, "init": study.weights["base"], "method": method, "threads": study.threads, **counts}
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    counts = {"steps": budget.steps, "batch-size": budget.batch, "learning-rate": budget.rate, "clips": budget.clips}
+    options = {"output-dir": folder, "init": study.weights["base"], "method": method, "threads": study.threads}
+    words = [word for name, value in (options | counts).items() for word in (f"--{name}", str(value))]
     return [sys.executable, "-m", "pavdm_cli", "train", "denoiser", "--device", "cpu", *words]
 
 

@@ -30,12 +30,12 @@ class Case:
 
     machine: Machine
     dtype: torch.dtype
-    head_width: int
+    head_dim: int
     masked: bool = False
     keys: int = 2  # the fewest in a call
 
     def __str__(self) -> str:
-        return f"{self.machine}, {DTYPE_NAMES.get(self.dtype, self.dtype)}, heads of {self.head_width}"
+        return f"{self.machine}, {DTYPE_NAMES.get(self.dtype, self.dtype)}, heads of {self.head_dim}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,10 @@ class Backend:
         if case.dtype not in limits.dtypes:
             names = " and ".join(DTYPE_NAMES[dtype] for dtype in limits.dtypes)
             return f"supports {names}, not {DTYPE_NAMES[case.dtype]}"
-        if case.head_width > limits.max_width:
-            return f"supports heads of up to {limits.max_width}, not {case.head_width}"
-        if case.head_width % limits.width_multiple:
-            return f"supports heads of a multiple of {limits.width_multiple}, not {case.head_width}"
+        if case.head_dim > limits.max_width:
+            return f"supports heads of up to {limits.max_width}, not {case.head_dim}"
+        if case.head_dim % limits.width_multiple:
+            return f"supports heads of a multiple of {limits.width_multiple}, not {case.head_dim}"
         if case.masked and not limits.masks:
             return "supports no mask"
         return f"needs {limits.min_keys} keys or more" if case.keys < limits.min_keys else None

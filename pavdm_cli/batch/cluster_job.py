@@ -11,7 +11,7 @@ from typing import Any
 from pavdm_cli import __version__
 from pavdm_cli.batch.job import Job
 from pavdm_cli.batch.queue import UNKNOWN, Attempt, JobStatus, open_queue
-from pavdm_cli.batch.render import Models
+from pavdm_cli.batch.render import ModelCache
 from pavdm_cli.batch.store import open_store
 from pavdm_cli.batch.worker import Listener, perform
 from pavdm_cli.errors import PavdmError
@@ -54,9 +54,9 @@ def render_job(job: ClusterJob) -> None:
 
 
 @cache
-def loaded_models() -> Models:
+def loaded_models() -> ModelCache:
     """The models of this process, which a scheduler may give several jobs."""
-    return Models()
+    return ModelCache()
 
 
 def _to_job(job: ClusterJob) -> Job:

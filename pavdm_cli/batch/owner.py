@@ -17,7 +17,7 @@ class Owner:
 
     machine: str
     pid: int
-    started: float  # seconds since the epoch: a later process may have the same number
+    started: float  # seconds since the epoch: a later process may have the same PID
 
     def is_running(self) -> bool | None:
         """Whether the process is alive; None on another machine, which cannot tell."""
@@ -44,12 +44,12 @@ def _cores(pid: int) -> set[int]:
 
 
 def this_process() -> Owner:
-    """The process that calls."""
+    """The calling process."""
     return Owner(machine(), os.getpid(), psutil.Process().create_time())
 
 
 def machine() -> str:
-    """The host, and where there are such things the namespace of process numbers: containers can share a host name."""
+    """The host and, where the system has one, the PID namespace: containers can share a host name."""
     try:
         return f"{socket.gethostname()}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:

@@ -1,7 +1,7 @@
 """The queue of a batch: jobs, and attempts at them, as JSON files in the store of their videos.
 
-Files, since network file systems and object stores create a file for exactly one process and replace one atomically,
-but do not keep SQLite's locks. `jobs/NAME.json` is what to make; `attempts/NAME.N.json` is the N-th attempt at it,
+Plain files rather than SQLite: network file systems and object stores offer exclusive creation and atomic
+replacement, but not SQLite's locks. `jobs/NAME.json` is what to make; `attempts/NAME.N.json` is the N-th attempt at it,
 which belongs to the process that created the file and is renewed while that process lives. The last attempt is what
 counts: its number is a fencing token, and a process that sees a higher one than its own stops.
 """
@@ -24,8 +24,8 @@ from pavdm_cli.runtime.untrusted import InvalidError, integer, mismatches, numbe
 
 JOBS, ATTEMPTS, WORKERS = FOLDERS = (".queue/jobs", ".queue/attempts", ".queue/workers")
 LEASE = 120.0  # seconds after which an attempt on another machine that was not renewed is taken over
-TRIES = 2  # of a job in one run
-Kind = Literal["queued", "running", "done", "failed"]
+MAX_FAILURES = 2  # of a job in one run, after which it is given up
+JobState = Literal["queued", "running", "done", "failed"]
 COUNT = integer(0, 10**9)
 OWNER_KINDS = {"machine": string(1000), "pid": COUNT, "started": number(0, 1e12)}
 UNKNOWN = Owner("", 0, 0.0)  # of an attempt whose file is not complete yet
@@ -55,9 +55,9 @@ class Attempt:
 class JobStatus:
     """Where a job stands: its last attempt, and how many failed since this process began."""
 
-    kind: Kind
+    state: JobState
     attempt: Attempt | None = None
-    tries: int = 0
+    failures: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +101,18 @@ class Queue:
         self.store.discard(job.name)
         self.store.replace(_job_file(job), json.dumps(to_json(job)).encode())
 
-    def status(self, name: str, dead: int = 0) -> JobStatus:
-        """Where a job stands now; attempts up to the number `dead` are known to have ended."""
+    def status(self, name: str, last_dead_attempt: int = 0) -> JobStatus:
+        """Where a job stands now; attempts up to the number `last_dead_attempt` are known to have ended."""
         attempts, now = list(self._history(name)), self.store.touch(self.heartbeat)
         if not attempts:
             return JobStatus("queued")
-        (last, write_time), tries = attempts[-1], self._count_failures(attempts, now, dead)
+        (last, write_time), failures = attempts[-1], self._count_failures(attempts, now, last_dead_attempt)
         if last.state == "done" and self.store.exists(name) and not (self.force and write_time < self.start_time):
-            return JobStatus("done", last, tries)
-        if last.state == "running" and last.number > dead and _is_alive(last, now - write_time):
-            return JobStatus("running", last, tries)
+            return JobStatus("done", last, failures)
+        if last.state == "running" and last.number > last_dead_attempt and _is_alive(last, now - write_time):
+            return JobStatus("running", last, failures)
         has_ended = last.state in ("failed", "running")
-        return JobStatus("failed" if has_ended and tries >= TRIES else "queued", last, tries)
+        return JobStatus("failed" if has_ended and failures >= MAX_FAILURES else "queued", last, failures)
 
     def claim(self, name: str, status: JobStatus, threads: int) -> Attempt | None:
         """Begin an attempt at a job; None if another process was first."""
@@ -130,7 +130,7 @@ class Queue:
     def withdraw(self, name: str) -> bool:
         """Let the process that has a job stop after its chunk; False if none has it."""
         status = self.status(name)
-        if status.kind != "running" or status.attempt is None:
+        if status.state != "running" or status.attempt is None:
             return False
         if attempt := self.claim(name, status, status.attempt.threads):
             self.renew(name, replace(status.attempt, number=attempt.number, owner=self.owner, state="stopped"))
@@ -163,11 +163,15 @@ class Queue:
                 return
             yield _attempt(self._read(file), attempt), write_time
 
-    def _count_failures(self, attempts: list[tuple[Attempt, float]], now: float, dead: int) -> int:
+    def _count_failures(self, attempts: list[tuple[Attempt, float]], now: float, last_dead_attempt: int) -> int:
         """Attempts since this process began that failed, or died without more frames than the one before."""
         before, failures = 0, 0
         for attempt, write_time in attempts:
-            has_ended = attempt.number <= dead or attempt != attempts[-1][0] or not _is_alive(attempt, now - write_time)
+            has_ended = (
+                attempt.number <= last_dead_attempt
+                or attempt != attempts[-1][0]
+                or not _is_alive(attempt, now - write_time)
+            )
             has_died = attempt.state == "running" and has_ended
             is_failure = attempt.state == "failed" or (has_died and attempt.frames <= before)
             failures += is_failure and write_time >= self.start_time

@@ -38,7 +38,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + FIRST_FRAME + bytes(5
 
 
 @dataclass(frozen=True, slots=True)
-class Submitted:
+class Submission:
     """A job that waits or runs, and the number of its last attempt before."""
 
     job: Job
@@ -51,20 +51,20 @@ class Tasks:
 
     queue: Queue
     listener: Listener
-    running: dict[Any, Submitted] = field(default_factory=dict)  # by Ray's reference
-    dead: dict[str, int] = field(default_factory=dict)  # by job: attempts up to this number have ended
+    running: dict[Any, Submission] = field(default_factory=dict)  # by Ray's reference
+    last_dead_attempt: dict[str, int] = field(default_factory=dict)  # by job: attempts up to this number have ended
     settled: set[str] = field(default_factory=set)
     withdrawn: set[str] = field(default_factory=set)
     planner: Planner = field(default_factory=Planner)
 
     def status(self, job: Job) -> JobStatus:
         """Where a job stands, which the listener is told."""
-        status = self.queue.status(job.name, self.dead.get(job.name, 0))
+        status = self.queue.status(job.name, self.last_dead_attempt.get(job.name, 0))
         self.listener.on_status(job, status)
         return status
 
     def collect(self, timeout: float) -> None:
-        """Wait until a task has ended, or for so many seconds."""
+        """Wait until a task has ended, or until the timeout in seconds."""
         ended_tasks, _ = ray.wait([*self.running], timeout=timeout)
         for task in ended_tasks:
             _end(self, self.running.pop(task), task)
@@ -158,12 +158,12 @@ def _submit_all(tasks: Tasks, jobs: Sequence[Job]) -> None:
         if len(tasks.running) >= MAX_SUBMITTED:
             return
         status = tasks.status(job)
-        if status.kind in ("done", "failed"):
+        if status.state in ("done", "failed"):
             tasks.settled.add(job.name)
-        elif status.kind == "queued":
+        elif status.state == "queued":
             threads = threads_of(job, status, lambda job: threads_on(device_on(job, nodes), nodes, len(jobs)))
             last = status.attempt.number if status.attempt else 0
-            tasks.running[_submit(tasks, job, last, threads, nodes)] = Submitted(job, last)
+            tasks.running[_submit(tasks, job, last, threads, nodes)] = Submission(job, last)
 
 
 def _submit(tasks: Tasks, job: Job, last: int, threads: int, nodes: Sequence[Resources]) -> Any:
@@ -179,7 +179,7 @@ def _submit(tasks: Tasks, job: Job, last: int, threads: int, nodes: Sequence[Res
     return ray.remote(render_job).options(max_retries=0, **options).remote(cluster_job)
 
 
-def _end(tasks: Tasks, submission: Submitted, task: Any) -> None:
+def _end(tasks: Tasks, submission: Submission, task: Any) -> None:
     """Record how a task has ended."""
     job = submission.job
     try:
@@ -193,7 +193,7 @@ def _end(tasks: Tasks, submission: Submitted, task: Any) -> None:
         tasks.listener.on_failed(job, attempt)
 
 
-def _record_death(tasks: Tasks, submission: Submitted, error: Exception) -> None:
+def _record_death(tasks: Tasks, submission: Submission, error: Exception) -> None:
     """Store that the task's attempt failed, unless it died after frames that the next one continues from."""
     job, queue, cause = submission.job, tasks.queue, getattr(error, "cause", None)
     attempt = queue.status(job.name).attempt
@@ -201,8 +201,8 @@ def _record_death(tasks: Tasks, submission: Submitted, error: Exception) -> None
         attempt = queue.claim(job.name, JobStatus("queued", attempt), threads=0)
     if attempt is None or attempt.state != "running":  # it ended before its process
         return
-    tasks.dead[job.name] = attempt.number
-    if cause or queue.status(job.name, attempt.number).kind == "failed" or not attempt.frames:
+    tasks.last_dead_attempt[job.name] = attempt.number
+    if cause or queue.status(job.name, attempt.number).state == "failed" or not attempt.frames:
         reason = diagnose(cause).as_line() if cause else f"its process died ({first_line(error)})"
         queue.renew(job.name, replace(attempt, state="failed", error=reason))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.generation.saver import SavedFiles
+from pavdm_cli.generation.checkpoint_writer import SavedFiles
 from pavdm_cli.runtime.untrusted import InvalidError, parse_json
 from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_path
 from pavdm_cli.video.write.segment import header_size
@@ -51,7 +51,7 @@ class RemoteVideo:
             with suppress(FileNotFoundError, InvalidError):
                 return self._download_state(f"{STATE}{number}")
         self._start_again()
-        if not self._force and self._store.exists(self.path.name):  # of an attempt that was killed before it said so
+        if not self._force and self._store.exists(self.path.name):  # its attempt was killed before it recorded that
             self._store.download(self.path.name, self.path)
 
     def on_saved(self, files: SavedFiles) -> None:

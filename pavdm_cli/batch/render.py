@@ -11,7 +11,7 @@ from pavdm_cli.generation import resume, write
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.loaded import LoadedRunner, load
 from pavdm_cli.generation.request import Request
-from pavdm_cli.generation.write_source import write_source
+from pavdm_cli.generation.write_request import write_request
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.video import is_being_written, open_video, read_metadata
 from pavdm_cli.video.write.output import checkpoint_path, partial_path
@@ -20,7 +20,7 @@ MAX_WAIT = 10.0  # seconds for a killed process to release its file
 
 
 @dataclass(slots=True)
-class Models:
+class ModelCache:
     """The model that was loaded last: the next video takes it, unless it needs other weights or another device."""
 
     loaded: LoadedRunner | None = None
@@ -37,7 +37,7 @@ class Models:
         return self.loaded.adapt(config)
 
 
-def render(request: Request, models: Models, control: write.RunControl) -> write.WriteResult:
+def render(request: Request, models: ModelCache, control: write.RunControl) -> write.WriteResult:
     """Make a request's video, or the rest of it; both give the same bytes. Raises: PavdmError."""
     path = request.output.path
     assert path
@@ -50,13 +50,13 @@ def render(request: Request, models: Models, control: write.RunControl) -> write
         config, model = models.open(config)
         control.on_frames(checkpoint.file.written)
         if not (resume.changes_of_files(interrupted_video) or resume.changes_of_run(config, model, checkpoint.run)):
-            return write_source(config, model, source, checkpoint.run.request, request.output, control, checkpoint)
+            return write_request(config, model, source, checkpoint.run.request, request.output, control, checkpoint)
     elif path.exists() and not request.output.force:
-        return _result_of(path)  # by an attempt that was killed before it could say so
+        return _result_of(path)  # by an attempt that was killed before it recorded completion
     partial_path(path).unlink(missing_ok=True)
     config, source = resume.resolved_config(request)
     config, model = models.open(config)
-    return write_source(config, model, source, request, request.output, control)
+    return write_request(config, model, source, request, request.output, control)
 
 
 def _wait_for_writer(partial: Path) -> None:

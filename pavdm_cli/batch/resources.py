@@ -76,6 +76,6 @@ def host_bytes(request: Request, device: str) -> int:
     config, process = resolve(for_any_device(request)), PROCESS_BYTES.get(device, PROCESS_BYTES["cpu"])
     if not memory_plan.needs_memory_plan(config):
         return process
-    plan = memory_plan.budget(config.with_execution(device=device) if device == "cuda" else config)
-    host = [max(place.needs) for place in plan.places if place.device == HOST]
+    plan = memory_plan.estimate_plan(config.with_execution(device=device) if device == "cuda" else config)
+    host = [max(each.needs) for each in plan.devices if each.device == HOST]
     return sum(host) + process

@@ -46,7 +46,9 @@ def _check_all(queue: Queue, jobs: list[Job]) -> None:
     """Raises: PavdmError if a job failed."""
     last = {job.name: queue.status(job.name) for job in jobs}
     errors = [
-        f"{name}: {status.attempt.error}" for name, status in last.items() if status.kind == "failed" and status.attempt
+        f"{name}: {status.attempt.error}"
+        for name, status in last.items()
+        if status.state == "failed" and status.attempt
     ]
     if errors:
         raise PavdmError(f"{len(errors)} of {len(jobs)} jobs failed: {errors[0]}", "call it again to try them again")

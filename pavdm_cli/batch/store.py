@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pavdm_cli.generation.saver import SavedFiles
+from pavdm_cli.generation.checkpoint_writer import SavedFiles
 from pavdm_cli.runtime.untrusted import read_file
 from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_path
 

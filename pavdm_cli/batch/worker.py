@@ -11,9 +11,9 @@ from typing import Any
 
 from pavdm_cli.batch.job import Job
 from pavdm_cli.batch.queue import Attempt, JobStatus, Queue
-from pavdm_cli.batch.render import Models, render
+from pavdm_cli.batch.render import ModelCache, render
 from pavdm_cli.batch.store import VideoLocation
-from pavdm_cli.generation.saver import SavedFiles
+from pavdm_cli.generation.checkpoint_writer import SavedFiles
 from pavdm_cli.generation.write import RunControl, WriteResult
 from pavdm_cli.models.devices import pick_device
 from pavdm_cli.runtime.diagnose import diagnose, find_interrupt
@@ -74,7 +74,7 @@ def work(queue: Queue, jobs: Sequence[Job], stop: Stop, listener: Listener, thre
 
     threads: for a job that does not set them; 0: torch's default.
     """
-    models, settled_names = Models(), set[str]()
+    models, settled_names = ModelCache(), set[str]()
     while not stop():
         if job_and_attempt := claim(queue, jobs, models, settled_names, listener, threads):
             perform(queue, *job_and_attempt, models, stop, listener)
@@ -87,7 +87,7 @@ def work(queue: Queue, jobs: Sequence[Job], stop: Stop, listener: Listener, thre
 def claim(
     queue: Queue,
     jobs: Sequence[Job],
-    models: Models,
+    models: ModelCache,
     settled_names: set[str],
     listener: Listener,
     threads: Callable[[Job], int],
@@ -97,15 +97,15 @@ def claim(
     for job in (job for job in jobs if job.name not in settled_names):
         status = queue.status(job.name)
         listener.on_status(job, status)
-        if status.kind in ("done", "failed"):
+        if status.state in ("done", "failed"):
             settled_names.add(job.name)
-        elif status.kind == "queued":
-            if not status.tries and models.fits(job.request):
+        elif status.state == "queued":
+            if not status.failures and models.fits(job.request):
                 if attempt := queue.claim(job.name, status, threads_of(job, status, threads)):
                     return job, attempt
             else:
                 remaining.append((job, status))
-    for job, status in sorted(remaining, key=lambda entry: entry[1].tries):
+    for job, status in sorted(remaining, key=lambda entry: entry[1].failures):
         if attempt := queue.claim(job.name, status, threads_of(job, status, threads)):
             return job, attempt
     return None
@@ -122,7 +122,7 @@ def share_threads(job: Job, workers: int) -> int:
     return share_cores(workers) if pick_device(job.request.execution.device).type == "cpu" else 0
 
 
-def perform(queue: Queue, job: Job, attempt: Attempt, models: Models, stop: Stop, listener: Listener) -> None:
+def perform(queue: Queue, job: Job, attempt: Attempt, models: ModelCache, stop: Stop, listener: Listener) -> None:
     """Render a job that belongs to this process, and store how that ended."""
     heartbeat, start_time = Heartbeat(queue, job, attempt), time.monotonic()
 
@@ -149,7 +149,7 @@ def perform(queue: Queue, job: Job, attempt: Attempt, models: Models, stop: Stop
         listener.on_failed(job, heartbeat.attempt)
 
 
-def _render(heartbeat: Heartbeat, video: VideoLocation, models: Models, control: RunControl) -> WriteResult:
+def _render(heartbeat: Heartbeat, video: VideoLocation, models: ModelCache, control: RunControl) -> WriteResult:
     """Render an attempt's video, and store its state after every chunk, while the job is this process's.
 
     Raises: PavdmError.

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.bench import steps
+from pavdm_cli.bench.architectures import Architecture
 from pavdm_cli.bench.released import build_released_denoiser
-from pavdm_cli.bench.shapes import Shape
 from pavdm_cli.bench.stats import round_samples
 from pavdm_cli.bench.synchronize import time_calls
-from pavdm_cli.bench.throughput import Row, open_shape, row
+from pavdm_cli.bench.throughput import Row, open_architecture, row
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import Request
 from pavdm_cli.models.execution import REFERENCE, ExecutionConfig
@@ -44,9 +44,9 @@ class Rung:
     shift: Callable[[], object] | None
 
 
-def ablate(request: Request, shape: Shape, count: int, watch: Callable[[int], None]) -> Row:
+def ablate(request: Request, architecture: Architecture, count: int, watch: Callable[[int], None]) -> Row:
     """Time a steady step of every rung in each of `count` rounds; one JSON row."""
-    config, model = open_shape(request, shape)
+    config, model = open_architecture(request, architecture)
     rungs = ladder(config, model)
     errors = deviations(rungs)
     samples: dict[str, list[float]] = {name: [] for name in rungs}
@@ -55,7 +55,9 @@ def ablate(request: Request, shape: Shape, count: int, watch: Callable[[int], No
         for name, rung in rungs.items():
             samples[name].append(seconds(rung, config.schedule.stride, model.device))
             watch(1)
-    result = row("ablate", config, model, {name: round_samples(values) for name, values in samples.items()}, {}, shape)
+    result = row(
+        "ablate", config, model, {name: round_samples(values) for name, values in samples.items()}, {}, architecture
+    )
     return result | {"ladder": summary(samples, errors)}
 
 

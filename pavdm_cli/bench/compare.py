@@ -79,7 +79,7 @@ def compare(first: Path, second: Path) -> list[Comparison]:
 
 def rows(path: Path) -> dict[str, Row]:
     """The last row of every kind and configuration in a .json or .jsonl file. Raises: InputError."""
-    hint = "give a file that `pavdm bench ... --out FILE` wrote"
+    hint = "give a file that `pavdm bench ... --output FILE` wrote"
     try:
         values = parse(read_text(path, MAX_BYTES))
     except (OSError, InvalidError) as error:

@@ -104,7 +104,7 @@ def step_sizes(config: GenerationConfig) -> Counter[tuple[int, int]]:
 def token_count(config: GenerationConfig, model: ModelRunner) -> int:
     """Tokens of the prompt, or of the null embedding."""
     if not config.prompt:
-        return len(model.model.unconditional(None, None).rows)
+        return len(model.model.unconditional(None, None).embeds)
     return config.video_model.count_tokens(config.formatted_prompt.text)
 
 

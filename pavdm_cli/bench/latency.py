@@ -14,10 +14,10 @@ from typing import NamedTuple
 import av
 
 from pavdm_cli.bench import steps
+from pavdm_cli.bench.architectures import Architecture
 from pavdm_cli.bench.first_frame import cold, warm
-from pavdm_cli.bench.shapes import Shape
 from pavdm_cli.bench.stats import percentile, round_samples
-from pavdm_cli.bench.throughput import Row, open_shape, row
+from pavdm_cli.bench.throughput import Row, open_architecture, row
 from pavdm_cli.errors import PavdmError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig
@@ -36,18 +36,20 @@ class File(NamedTuple):
     complete: float  # closed, under its name
 
 
-def latency(request: Request, repeats: int, watch: Callable[[int], None], shape: Shape | None = None) -> Row:
+def latency(
+    request: Request, repeats: int, watch: Callable[[int], None], architecture: Architecture | None = None
+) -> Row:
     """Measure each wait `repeats` times: first frame, chunks, a playable and a complete file; one JSON row.
 
-    shape: with random weights, what one process can tell.
+    architecture: with random weights, what one process can tell.
     """
     samples: dict[str, list[float]] = {f"{name}_s": [] for name in WAITS}
     for _ in range(repeats):
-        config, model, waits = of_shape(request, shape) if shape else of_video(request)
+        config, model, waits = of_architecture(request, architecture) if architecture else of_video(request)
         for name, values in waits.items():
             samples[f"{name}_s"] += round_samples(values)
         watch(1)
-    return row("latency", config, model, samples, figures(samples), shape)
+    return row("latency", config, model, samples, figures(samples), architecture)
 
 
 def of_video(request: Request) -> tuple[GenerationConfig, ModelRunner, Waits]:
@@ -59,10 +61,10 @@ def of_video(request: Request) -> tuple[GenerationConfig, ModelRunner, Waits]:
     return config, model, waits | {"playable_file": [file.playable], "whole_file": [file.complete]}
 
 
-def of_shape(request: Request, shape: Shape) -> tuple[GenerationConfig, ModelRunner, Waits]:
+def of_architecture(request: Request, architecture: Architecture) -> tuple[GenerationConfig, ModelRunner, Waits]:
     """The waits within this process, with random weights."""
     start = time.perf_counter()
-    config, model = open_shape(request, shape, with_vae=True)
+    config, model = open_architecture(request, architecture, with_vae=True)
     next(pipeline.generate_frames(config, model))
     return config, model, {"first_frame_warm": [time.perf_counter() - start], **chunks(config, model)}
 

@@ -38,7 +38,7 @@ def build_released_denoiser(model: ModelRunner, text: Sequence[TextEmbedding], l
         return None
     prompt = Prompt(model.model.pad_batch(text)[0], model.model.model_fps(model.spec.fps))
     return released_stdit(
-        model.model.transformer, prompt, levels.sigmas, model.spec.size if model.model.scaled else None
+        model.model.transformer, prompt, levels.sigmas, model.spec.size if model.model.scales_positions else None
     )
 
 

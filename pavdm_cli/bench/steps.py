@@ -16,7 +16,7 @@ from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.models.adapter import StepShape
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import (
     SamplerState,
@@ -43,7 +43,7 @@ class SamplingInputs:
     solver: Solver
     noise: Noise
     denoiser: Denoiser
-    graphs: GraphPolicy | None
+    graphs: GraphCapturer | None
     bind_seconds: float  # seconds to encode the prompt and compute the constants of the video
 
 
@@ -66,7 +66,7 @@ def prepare_sampling(config: GenerationConfig, model: ModelRunner) -> SamplingIn
     bind_seconds = time.perf_counter() - start_time
     noise = seeded_noise(config.seed, model.noise_shape())
     solver = build_solver(config.solver, levels)
-    return SamplingInputs(levels, solver, noise, denoiser, pipeline.choose_graph_policy(config, model), bind_seconds)
+    return SamplingInputs(levels, solver, noise, denoiser, pipeline.choose_graph_capturer(config, model), bind_seconds)
 
 
 def time_all_steps(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs) -> list[Step]:
@@ -98,7 +98,9 @@ def steady(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs,
     return list(islice(time_states(states, config, inputs.graphs), warm_up, warm_up + count))
 
 
-def time_states(states: Iterator[SamplerState], config: GenerationConfig, graphs: GraphPolicy | None) -> Iterator[Step]:
+def time_states(
+    states: Iterator[SamplerState], config: GenerationConfig, graphs: GraphCapturer | None
+) -> Iterator[Step]:
     """Each step with its time, synchronized; the time to capture `graphs` is not included."""
     last, capturing = time.perf_counter(), graphs.seconds if graphs else 0.0
     for state in states:
@@ -147,7 +149,7 @@ def reuses_context(config: GenerationConfig) -> bool:
 def step_tflop(config: GenerationConfig, model: ModelRunner) -> float:
     """TFLOP of a steady step, its share of the prefill included."""
     prompt = model.embed(config.formatted_prompt.text or "a", cfg=False)[0]
-    tokens = len(prompt.rows) if prompt.mask is None else int(prompt.mask.sum())
+    tokens = len(prompt.embeds) if prompt.mask is None else int(prompt.mask.sum())
     return 1e-12 * step_flops(config, model, config.schedule.window, config.schedule.context, tokens)
 
 

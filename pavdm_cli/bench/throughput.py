@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from pavdm_cli.bench import env, steps
+from pavdm_cli.bench.architectures import PROMPT, Architecture, random_model
 from pavdm_cli.bench.ceilings import ceilings
 from pavdm_cli.bench.context_reuse import deviations, is_approximate
 from pavdm_cli.bench.first_frame import cold, warm
-from pavdm_cli.bench.shapes import PROMPT, Shape, random_model
 from pavdm_cli.bench.stages import stages
 from pavdm_cli.bench.stats import round_samples, times
 from pavdm_cli.bench.steps import PHASES, SamplingInputs, Step
@@ -29,7 +29,7 @@ from pavdm_cli.models.devices import set_threads
 from pavdm_cli.models.runner import ModelRunner, with_attention
 from pavdm_cli.models.torch_compile import check_compile, compile_stats
 from pavdm_cli.runtime.untrusted import stored_values
-from pavdm_cli.sampling.cuda_graphs import check_graphs
+from pavdm_cli.sampling.cuda_graphs import require_cuda_for_graphs
 
 SCHEMA = "pavdm.bench/1"
 Row = dict[str, Any]
@@ -53,19 +53,21 @@ def throughput(request: Request, watch: Callable[[int], None]) -> Row:
     return result | {"context_cache_deviation": deviations(config, model) if is_approximate(config) else None}
 
 
-def shape_throughput(request: Request, shape: Shape, count: int, watch: Callable[[int], None] | None = None) -> Row:
+def architecture_throughput(
+    request: Request, architecture: Architecture, count: int, watch: Callable[[int], None] | None = None
+) -> Row:
     """The same of a network with random weights: so many steps of a full window; with `watch` a whole video too.
 
-    Raises: UsageError as `open_shape`.
+    Raises: UsageError as `open_architecture`.
     """
-    config, model = open_shape(request, shape, with_vae=watch is not None)
+    config, model = open_architecture(request, architecture, with_vae=watch is not None)
     inputs = steps.prepare_sampling(config, model)
     step_times = steps.steady(config, model, inputs, count)
     if watch:
         steps.warm_up(config, inputs)
     video_samples, figures = whole_video(config, model, watch) if watch else ({}, {})
     figures |= denoising(config, model, step_times) | graphs(inputs)
-    return row("throughput", config, model, raw_samples(step_times) | video_samples, figures, shape)
+    return row("throughput", config, model, raw_samples(step_times) | video_samples, figures, architecture)
 
 
 def whole_video(config: GenerationConfig, model: ModelRunner, watch: Callable[[int], None]) -> tuple[Row, Row]:
@@ -77,23 +79,26 @@ def whole_video(config: GenerationConfig, model: ModelRunner, watch: Callable[[i
     return {"end_to_end_s": [seconds], **samples}, rates | stage_seconds
 
 
-def open_shape(request: Request, shape: Shape, with_vae: bool = False) -> tuple[GenerationConfig, ModelRunner]:
-    """The configuration that a shape stands for, and its network with random weights; with_vae: for a video.
+def open_architecture(
+    request: Request, architecture: Architecture, with_vae: bool = False
+) -> tuple[GenerationConfig, ModelRunner]:
+    """The configuration that an architecture stands for, and its network with random weights; with_vae: for a video.
 
-    Raises: UsageError for a video of a shape without a VAE.
+    Raises: UsageError for a video of an architecture without a VAE.
     """
-    if with_vae and not shape.has_vae:
+    if with_vae and not architecture.has_vae:
         raise UsageError(
-            f"the shape {shape.spec.name!r} has no VAE to make a video with", "use one of a complete model"
+            f"the architecture {architecture.spec.name!r} has no VAE to make a video with",
+            "use one of a complete model",
         )
-    config = replace(resolve(replace(request, prompt=PROMPT)), spec=shape.spec)
+    config = replace(resolve(replace(request, prompt=PROMPT)), spec=architecture.spec)
     set_threads(config.execution.threads)
     device = config.device
-    check_graphs(config.execution.cuda_graphs, device)
+    require_cuda_for_graphs(config.execution.cuda_graphs, device)
     check_compile(config.execution.compile, device)
     precision = config.execution.precision
     model = random_model(
-        shape, device, with_vae, precision if precision in shape.spec.precisions_on(device.type) else ""
+        architecture, device, with_vae, precision if precision in architecture.spec.precisions_on(device.type) else ""
     )
     return config, with_attention(model, config.execution.attention)
 
@@ -119,14 +124,19 @@ def denoising(config: GenerationConfig, model: ModelRunner, step_times: list[Ste
 
 def graphs(inputs: SamplingInputs) -> Row:
     """Number of captured CUDA graphs, seconds to capture them, and their memory."""
-    policy = inputs.graphs
-    if not policy:
+    capturer = inputs.graphs
+    if not capturer:
         return {"graphs": 0, "capture_s": 0.0, "graph_memory_mb": 0.0}
-    return {"graphs": policy.count, "capture_s": policy.seconds, "graph_memory_mb": policy.bytes / 2**20}
+    return {"graphs": capturer.count, "capture_s": capturer.seconds, "graph_memory_mb": capturer.bytes / 2**20}
 
 
 def row(
-    kind: str, config: GenerationConfig, model: ModelRunner, samples: Row, figures: Row, shape: Shape | None = None
+    kind: str,
+    config: GenerationConfig,
+    model: ModelRunner,
+    samples: Row,
+    figures: Row,
+    architecture: Architecture | None = None,
 ) -> Row:
     """One row of results: where, against what, how, raw samples and figures."""
     peaks = env.peak_memory(model.device)
@@ -137,8 +147,8 @@ def row(
         "kind": kind,
         "env": env.environment(),
         "ceilings": ceiling,
-        "config": settings_of(config, model, shape)
-        | {"frames": None if shape and "write_s" not in figures else config.frames},
+        "config": settings_of(config, model, architecture)
+        | {"frames": None if architecture and "write_s" not in figures else config.frames},
         "attention": {"name": model.attention.name, "reason": model.attention.reason},
         "compiled": compile_stats(),
         "samples": samples,
@@ -146,13 +156,13 @@ def row(
     }
 
 
-def settings_of(config: GenerationConfig, model: ModelRunner, shape: Shape | None = None) -> Row:
+def settings_of(config: GenerationConfig, model: ModelRunner, architecture: Architecture | None = None) -> Row:
     """What two rows must share to be compared: the values in use, not those requested."""
     return {
         "model": config.spec.name,
-        "random_weights": shape is not None,
+        "random_weights": architecture is not None,
         "size": list(config.spec.size),
-        "prompt": config.prompt if shape is None else f"{shape.tokens} random tokens",
+        "prompt": config.prompt if architecture is None else f"{architecture.tokens} random tokens",
         "device": model.device.type,
         "threads": torch.get_num_threads(),
         "attention": model.attention.name,

@@ -12,9 +12,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from pavdm_cli.bench import steps
-from pavdm_cli.bench.shapes import RandomTokens, Shape
+from pavdm_cli.bench.architectures import Architecture, RandomTokens
 from pavdm_cli.bench.stats import round_samples
-from pavdm_cli.bench.throughput import open_shape, row
+from pavdm_cli.bench.throughput import open_architecture, row
 from pavdm_cli.errors import OutputError
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig
@@ -26,12 +26,12 @@ TOP_OPERATIONS = 10
 Row = dict[str, Any]
 
 
-def trace(request: Request, shape: Shape | None, folder: Path) -> tuple[Row, Path]:
+def trace(request: Request, architecture: Architecture | None, folder: Path) -> tuple[Row, Path]:
     """Profile the steps of a shift; one JSON row, and `trace.json` for chrome://tracing or Perfetto.
 
     Raises: OutputError.
     """
-    config, model = open_configured(request, shape)
+    config, model = open_configured(request, architecture)
     inputs = steps.prepare_sampling(config, model)
     alone = [step.seconds for step in steps.steady(config, model, inputs, 3 * config.schedule.stride)]
     with profile(activities=activities(model.device), acc_events=True) as profiler:  # else torch 2.11 warns of cycles
@@ -43,14 +43,14 @@ def trace(request: Request, shape: Shape | None, folder: Path) -> tuple[Row, Pat
         "issuing_share": median(overhead) / median(alone),
     }
     samples = {"steady_steps_s": round_samples(alone), "issuing_s": round_samples(overhead)}
-    result = row("profile", config, model, samples, figures, shape)
+    result = row("profile", config, model, samples, figures, architecture)
     return result | {"operations": most_expensive(profiler.key_averages(), model.device)}, export(profiler, folder)
 
 
-def open_configured(request: Request, shape: Shape | None) -> tuple[GenerationConfig, ModelRunner]:
-    """A configuration and its model: a shape with random weights, or the request's own."""
-    if shape:
-        return open_shape(request, shape)
+def open_configured(request: Request, architecture: Architecture | None) -> tuple[GenerationConfig, ModelRunner]:
+    """A configuration and its model: an architecture with random weights, or the request's own."""
+    if architecture:
+        return open_architecture(request, architecture)
     config = resolve(request)
     return config, pipeline.open_model(config)
 

@@ -222,7 +222,7 @@ def _supervise(queue: Any, jobs: Sequence[Job], workers: int, stop: Stop, listen
                 stop_sent = True
             for job in (job for job in jobs if job.name not in finished_jobs):
                 listener.on_status(job, status := queue.status(job.name))
-                finished_jobs |= {job.name} if status.kind == "done" else set()
+                finished_jobs |= {job.name} if status.state == "done" else set()
             time.sleep(queue.store.poll)
     if all(process.returncode not in (0, 1) for process in processes) and not stop():
         raise PavdmError("all workers failed", "run with --workers 1 to see the error")
@@ -248,10 +248,10 @@ def _row(job: Job, status: Any, location: str) -> dict[str, Any]:
         "location": job.location,
         "prompt": job.request.prompt,
         "seed": job.request.seed,
-        "state": status.kind,
+        "state": status.state,
         "frames": attempt.frames if attempt else 0,
         "wall_seconds": attempt.seconds if attempt else 0.0,
-        "error": (attempt.error or "its process died") if attempt and status.kind == "failed" else "",
+        "error": (attempt.error or "its process died") if attempt and status.state == "failed" else "",
     }
 
 

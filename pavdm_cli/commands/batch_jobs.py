@@ -169,7 +169,7 @@ def _config_errors(jobs: list[Job], elsewhere: bool) -> dict[int, str]:
     for job in jobs:
         try:
             config = resolve(for_any_device(job.request) if elsewhere else job.request)
-            require_weights(config.spec, True, config.video_model.published)
+            require_weights(config.spec, True, config.video_model.published_spec)
             if job.request.image:
                 image_start.notes(config, read_cached(job.request.image))
         except PavdmError as error:

@@ -25,7 +25,7 @@ class BatchProgress:
 
     def on_status(self, job: Job, status: JobStatus) -> None:
         """Update a job's progress, whichever process renders it."""
-        if status.kind == "done":
+        if status.state == "done":
             self.done.add(job.name)
             self.update(job, job.frames)
         elif status.attempt:
@@ -34,7 +34,7 @@ class BatchProgress:
 
     def _note_takeover(self, job: Job, status: JobStatus) -> None:
         """Note once that the job of a dead process is being taken over."""
-        if status.kind == "queued" and status.attempt and status.attempt.state == "running":
+        if status.state == "queued" and status.attempt and status.attempt.state == "running":
             if job.name not in self.taken_over:
                 ui.info(f"{job.name}: its process died; another one continues after frame {status.attempt.frames}")
             self.taken_over.add(job.name)

@@ -9,38 +9,13 @@ from typing import Annotated, Any
 
 import typer
 
-from pavdm_cli.commands import common, execution_options, options, output_options
+from pavdm_cli.commands import bench_options, common, execution_options, options, output_options
 from pavdm_cli.commands.flags import request_from_params
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
 from pavdm_cli.generation.checks import check, check_sampling
 from pavdm_cli.generation.request import Request
-from pavdm_cli.models.registry import MODELS, SHAPES, get
+from pavdm_cli.models.registry import ARCHITECTURES, MODELS, get
 from pavdm_cli.runtime.printable import pluralize
-
-
-def check_writable(path: Path | None) -> Path | None:
-    """Check that the results file can be written. Raises: OutputError."""
-    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
-        wrong = "it is a folder" if path.is_dir() else "the folder does not exist"
-        raise OutputError(f"cannot write {path}: {wrong}", "choose another file with --out")
-    return path
-
-
-Out = Annotated[Path | None, typer.Option(callback=check_writable, help="Append the results to this .jsonl file.")]
-Shape = Annotated[str | None, typer.Option(help="Benchmark random weights of a network: mid, opensora-v1.2 or pocket.")]
-RandomWeights = Annotated[
-    bool, typer.Option("--random-weights", help="Benchmark denoising with random weights of the model's architecture.")
-]
-Whole = Annotated[
-    bool,
-    typer.Option("--whole", help="With random weights, also generate a whole video of --seconds and time its stages."),
-]
-Samples = Annotated[int, typer.Option(min=1, max=10**6, help="Number of steps to time with random weights.")]
-Ablate = Annotated[bool, typer.Option("--ablate", help="Measure optimisations one by one, on a --shape (default mid).")]
-Profile = Annotated[
-    Path | None,
-    typer.Option(help="Profile some steps instead: write a trace here and list the most expensive operations."),
-]
 
 app = common.App(help="Measure speed against the hardware ceiling (roofline).")
 
@@ -67,32 +42,32 @@ def throughput(
     threads: execution_options.Threads = 0,
     precision: execution_options.Precision = "auto",
     attention: execution_options.Attention = "auto",
-    shape: Shape = None,
-    random_weights: RandomWeights = False,
-    whole: Whole = False,
-    samples: Samples = 15,
+    arch: bench_options.Architecture = None,
+    random_weights: bench_options.RandomWeights = False,
+    end_to_end: bench_options.EndToEnd = False,
+    samples: bench_options.Samples = 15,
     context_cache: execution_options.ContextCache = "auto",
     cuda_graphs: execution_options.CudaGraphs = "auto",
     overlap_decode: execution_options.OverlapDecode = "auto",
     compile: execution_options.Compile = False,
-    ablate: Ablate = False,
-    profile: Profile = None,
+    ablate: bench_options.Ablate = False,
+    profile: bench_options.Profile = None,
     as_json: output_options.Json = False,
-    out: Out = None,
+    output: bench_options.Output = None,
 ) -> None:
-    """Frames per second of denoising alone and end to end, phases and stages, first frame, step times, memory."""
-    name = shape or (model if random_weights else "mid" if ablate else None)
-    model = name if name in MODELS else get(name).published.name if name in SHAPES else model
+    """Measure throughput (denoising and end to end), time per stage and to first frame, step times and memory."""
+    name = arch or (model if random_weights else "mid" if ablate else None)
+    model = name if name in MODELS else get(name).published_spec.name if name in ARCHITECTURES else model
     request = request_from_params(ctx.params, model=model)
-    if not name and (idle := {"--whole", "--samples"} & common.command_line_options(ctx).keys()):
-        raise UsageError(f"{min(idle)} needs random weights", "add --random-weights, or --shape")
+    if not name and (idle := {"--end-to-end", "--samples"} & common.command_line_options(ctx).keys()):
+        raise UsageError(f"{min(idle)} needs random weights", "add --random-weights, or --arch")
     _check_request(request, name)
     if profile and ablate:
         raise UsageError("--ablate and --profile cannot be combined", "run one after the other")
     if profile:
-        _profile(request, name, profile, as_json, out)
+        _profile(request, name, profile, as_json, output)
     else:
-        (_ablate if ablate else partial(_throughput, whole))(request, name, samples, as_json, out)
+        (_ablate if ablate else partial(_throughput, end_to_end))(request, name, samples, as_json, output)
 
 
 @app.command()
@@ -124,12 +99,12 @@ def latency(
         ),
     ] = False,
     as_json: output_options.Json = False,
-    out: Out = None,
+    output: bench_options.Output = None,
 ) -> None:
-    """Latency: first frame (cold and warm), each chunk, a playable file, the complete file."""
+    """Measure time to first frame (cold and warm), to each chunk, to a playable file and to the complete file."""
     request = request_from_params(ctx.params)
     _check_request(request, model if random_weights else None)
-    _latency(request, model if random_weights else None, repeat, as_json, out)
+    _latency(request, model if random_weights else None, repeat, as_json, output)
 
 
 @app.command()
@@ -138,7 +113,8 @@ def compare(
     second: Annotated[Path, typer.Argument(help="Results after.")],
     as_json: output_options.Json = False,
 ) -> None:
-    """Compare two result files; exit 1 if the second is slower by more than 3 % or three times the scatter.
+    """Compare two result files; exit 1 if the second is slower by more than 3 % or three times the median
+    absolute deviation.
 
     Measurements with fewer than three samples are shown but never count as slower.
     """
@@ -150,24 +126,29 @@ def kernels(
     compile_only: Annotated[
         bool, typer.Option("--compile-only", help="Only compile, for GPUs that are not present.")
     ] = False,
-    arch: Annotated[list[str] | None, typer.Option(help="sm_80, sm_89, sm_90, sm_120; default: all.")] = None,
+    gpu_arch: Annotated[
+        list[str] | None,
+        typer.Option(help="GPU architectures to compile for: sm_80, sm_89, sm_90, sm_120; default: all."),
+    ] = None,
     dtype: Annotated[list[str] | None, typer.Option(help="bf16, fp16, fp32; default: all.")] = None,
-    width: Annotated[list[int] | None, typer.Option(help="Of the model: 1152, 1872, 192; default: all.")] = None,
+    width: Annotated[
+        list[int] | None, typer.Option(help="Hidden sizes to test: 1152, 1872, 192; default: all.")
+    ] = None,
     device: execution_options.Device = "auto",
     as_json: output_options.Json = False,
-    out: Out = None,
+    output: bench_options.Output = None,
 ) -> None:
     """Measure error and bandwidth of every kernel.
 
     With --compile-only, show registers, spills, shared memory and loads.
     """
-    _kernels((arch or [], dtype or [], width or []), None if compile_only else device, as_json, out)
+    _kernels((gpu_arch or [], dtype or [], width or []), None if compile_only else device, as_json, output)
 
 
-def _check_request(request: Request, shape: str | None) -> None:
+def _check_request(request: Request, architecture: str | None) -> None:
     """Validate before importing torch; with random weights the prompt is not used. Raises: UsageError."""
     check_sampling(request)
-    if shape is None:
+    if architecture is None:
         check(request)
 
 
@@ -177,8 +158,6 @@ def _kernels(selection: tuple[list[Any], ...], device: str | None, as_json: bool
     from pavdm_cli.models.devices import pick_device
 
     choice = KernelSelection(*selection)
-    if out and not device:
-        out.write_text("", encoding="utf-8")
     with ui.progress("kernels", len(choice.cases() if device else choice.builds()), "kernels") as advance:
 
         def on_result(row: dict[str, Any]) -> None:
@@ -196,20 +175,22 @@ def _kernels(selection: tuple[list[Any], ...], device: str | None, as_json: bool
 
 
 def _throughput(
-    whole: bool, request: Request, shape: str | None, samples: int, as_json: bool, out: Path | None
+    end_to_end: bool, request: Request, architecture: str | None, samples: int, as_json: bool, out: Path | None
 ) -> None:
     from pavdm_cli import ui
+    from pavdm_cli.bench.architectures import find_architecture
     from pavdm_cli.bench.report import lines
-    from pavdm_cli.bench.shapes import find_shape
-    from pavdm_cli.bench.throughput import shape_throughput, throughput
+    from pavdm_cli.bench.throughput import architecture_throughput, throughput
 
     _warn_if_compiled(request.execution.compile)
-    network = find_shape(shape) if shape else None
-    if network and not whole:
-        row = shape_throughput(request, network, samples)
+    network = find_architecture(architecture) if architecture else None
+    if network and not end_to_end:
+        row = architecture_throughput(request, network, samples)
     else:
         with ui.progress("measuring", request.frame_count, waiting=True) as advance:
-            row = shape_throughput(request, network, samples, advance) if network else throughput(request, advance)
+            row = (
+                architecture_throughput(request, network, samples, advance) if network else throughput(request, advance)
+            )
     _write_row(row, as_json, out)
     if not as_json:
         ui.show_table("", ("", ""), lines(row))
@@ -229,18 +210,18 @@ def _write_row(row: dict[str, Any], as_json: bool, out: Path | None) -> None:
             with out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise OutputError(f"cannot write {out}: {error.strerror}", "choose another file with --out") from None
+            raise OutputError(f"cannot write {out}: {error.strerror}", "choose another file with --output") from None
     if as_json:
         print(json.dumps(row))
 
 
-def _profile(request: Request, shape: str | None, folder: Path, as_json: bool, out: Path | None) -> None:
+def _profile(request: Request, architecture: str | None, folder: Path, as_json: bool, out: Path | None) -> None:
     from pavdm_cli import ui
-    from pavdm_cli.bench.shapes import find_shape
+    from pavdm_cli.bench.architectures import find_architecture
     from pavdm_cli.bench.trace import lines, trace
 
     _warn_if_compiled(request.execution.compile)
-    row, path = trace(request, find_shape(shape) if shape else None, folder)
+    row, path = trace(request, find_architecture(architecture) if architecture else None, folder)
     _write_row(row, as_json, out)
     if as_json:
         return
@@ -252,14 +233,14 @@ def _profile(request: Request, shape: str | None, folder: Path, as_json: bool, o
     print(path)
 
 
-def _latency(request: Request, shape: str | None, repeats: int, as_json: bool, out: Path | None) -> None:
+def _latency(request: Request, architecture: str | None, repeats: int, as_json: bool, out: Path | None) -> None:
     from pavdm_cli import ui
+    from pavdm_cli.bench.architectures import find_architecture
     from pavdm_cli.bench.latency import WAITS, latency
-    from pavdm_cli.bench.shapes import find_shape
 
     _warn_if_compiled(request.execution.compile)
     with ui.progress("measuring", repeats, "rounds") as advance:
-        row = latency(request, repeats, advance, find_shape(shape) if shape else None)
+        row = latency(request, repeats, advance, find_architecture(architecture) if architecture else None)
     _write_row(row, as_json, out)
     if not as_json:
         summary = row["summary"]
@@ -284,17 +265,17 @@ def _compare(first: Path, second: Path, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _ablate(request: Request, shape: str | None, samples: int, as_json: bool, out: Path | None) -> None:
+def _ablate(request: Request, architecture: str | None, samples: int, as_json: bool, out: Path | None) -> None:
     from pavdm_cli import ui
     from pavdm_cli.bench.ablate import ablate, lines, rungs_of
-    from pavdm_cli.bench.shapes import find_shape
+    from pavdm_cli.bench.architectures import find_architecture
     from pavdm_cli.models.devices import pick_device
 
-    assert shape
+    assert architecture
     rungs = rungs_of(request.execution.compile, pick_device(request.execution.device))
     _warn_if_compiled("+ compile" in rungs)
     with ui.progress("measuring", samples * (len(rungs) + 1), "steps", waiting=True) as advance:
-        row = ablate(request, find_shape(shape), samples, advance)
+        row = ablate(request, find_architecture(architecture), samples, advance)
     _write_row(row, as_json, out)
     if not as_json:
         ui.show_table("", ("", "step", "speedup", "deviation"), lines(row))

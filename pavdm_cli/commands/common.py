@@ -248,12 +248,12 @@ def check_ignored_options(model: str, flags: Container[str]) -> list[str]:
     name, spec_ignored = registry.find(model).spec.name, registry.find(model).spec.ignored
     notes = []
     for option in sorted(spec_ignored, key=lambda option: not option.hint):
-        if option.option in flags:
-            message = f"{option.option} has no effect with {name}: {option.reason}"
+        if option.flag in flags:
+            message = f"{option.flag} has no effect with {name}: {option.reason}"
             if option.hint:
                 raise UsageError(message, option.hint)
             notes.append(message)
-    for key in ignored_options(model) - {option.option[2:].replace("-", "_") for option in spec_ignored}:
+    for key in ignored_options(model) - {option.key for option in spec_ignored}:
         if (flag := f"--{key.replace('_', '-')}") in flags:
             raise UsageError(f"{flag} is not an option of {name}", f"omit {flag}")
     return notes
@@ -262,5 +262,5 @@ def check_ignored_options(model: str, flags: Container[str]) -> list[str]:
 def ignored_options(model: str) -> set[str]:
     """Parameter names of options that have no effect with a model."""
     video_model = registry.find(model)
-    names = {option.option[2:].replace("-", "_") for option in video_model.spec.ignored}
+    names = {option.key for option in video_model.spec.ignored}
     return names | (registry.options().keys() - {option.key for option in video_model.options})

@@ -15,7 +15,7 @@ from platformdirs import user_config_path
 
 from pavdm_cli import ui
 from pavdm_cli.commands.config_file import read_config
-from pavdm_cli.commands.option_sources import ALTERNATIVES, COMMON, ORIGINS, ValueOrigin, command_path
+from pavdm_cli.commands.option_sources import ALTERNATIVES, ORIGINS, TOP_LEVEL_COMMANDS, ValueOrigin, command_path
 from pavdm_cli.commands.option_values import Option, check_value, command_options, suggest_name
 from pavdm_cli.errors import UsageError
 
@@ -49,7 +49,7 @@ def _sections_or_note(context: typer.Context, file: Path) -> list[dict[str, tupl
     try:
         return [*_sections_for(context, file)]
     except UsageError as error:
-        if words[0] in COMMON or _has_section(file, words[0]):
+        if words[0] in TOP_LEVEL_COMMANDS or _has_section(file, words[0]):
             raise
         ui.note(f"{file.name} is ignored: {error.as_line()}")
         return []
@@ -68,7 +68,7 @@ def _sections_for(context: typer.Context, file: Path) -> Iterator[dict[str, tupl
     words, options = command_path(context), command_options(context.command)
     sections = checked_sections(read_config(file), context.find_root().command, file)
     for section in ((), words):
-        if section or words[0] in COMMON:
+        if section or words[0] in TOP_LEVEL_COMMANDS:
             values = sections.get(section, {})
             keys = {key: options.get(key.replace("-", "_")) for key in values}
             yield {option.name: (check_value(option, values[key]).value, key) for key, option in keys.items() if option}
@@ -114,7 +114,7 @@ def _section_errors(values: Mapping[str, Any], command: Any, words: tuple[str, .
     """Every mistake in a section and those below it."""
     tables, options = _tables(values, command), _options(command, words)
     place = f"[{'.'.join(words)}] " if words else ""
-    hint = f"`{' '.join(('pavdm', *(words or COMMON[:1])))} --help` lists the options"
+    hint = f"`{' '.join(('pavdm', *(words or TOP_LEVEL_COMMANDS[:1])))} --help` lists the options"
     names = (*(name.replace("_", "-") for name in options), *getattr(command, "commands", {}))
     for key, value in values.items():
         option = options.get(key.replace("-", "_")) if isinstance(key, str) else None
@@ -128,8 +128,10 @@ def _section_errors(values: Mapping[str, Any], command: Any, words: tuple[str, .
 
 
 def _options(command: Any, words: tuple[str, ...]) -> dict[str, Option]:
-    """The valid options of a section; top-level keys may be options of any command in COMMON."""
+    """The valid options of a section; top-level keys may be options of any command in TOP_LEVEL_COMMANDS."""
     if words:
         return {} if hasattr(command, "commands") else command_options(command)
-    common_options = [command_options(command.commands[name]) for name in reversed(COMMON) if name in command.commands]
+    common_options = [
+        command_options(command.commands[name]) for name in reversed(TOP_LEVEL_COMMANDS) if name in command.commands
+    ]
     return {key: option for options in common_options for key, option in options.items()}

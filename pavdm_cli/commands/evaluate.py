@@ -52,8 +52,9 @@ Flow = Annotated[
     typer.Option("--flow", help="Also measure dynamic degree and unpredicted change with optical flow (much slower)."),
 ]
 Plot = Annotated[Path | None, typer.Option(help="Write the metrics over time as FILE.png, .svg or .html.")]
-Out = Annotated[
-    Path | None, typer.Option(help="Store measurements in this .jsonl file, and reuse those already in it.")
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Store measurements in this .jsonl file, and reuse those already in it."),
 ]
 Export = Annotated[
     tuple[str, str],
@@ -77,11 +78,11 @@ def videos(
     chunk_frames: ChunkFrames = None,
     flow: Flow = False,
     plot: Plot = None,
-    out: Out = None,
+    output: Output = None,
     export: Export = NO_EXPORT,
     as_json: output_options.Json = False,
 ) -> None:
-    """Scene changes, jumps at chunk boundaries, dynamics, flicker, shake, drift of brightness, contrast and more.
+    """Measure scene changes, jumps at chunk boundaries, dynamics, flicker, shake, drift of brightness and more.
 
     Every metric is also averaged over clips of two seconds. Use real videos of the same length with --reference for
     comparison.
@@ -99,7 +100,7 @@ def videos(
         _export(files, export[0], Path(export[1]))
         return
     measurements = measure_all(
-        [*files, *references], MeasureOptions(chunk_frames, flow, features=bool(references)), out
+        [*files, *references], MeasureOptions(chunk_frames, flow, features=bool(references)), output
     )
     results, real = measurements[: len(files)], measurements[len(files) :]
     _note_missing(results, len(references))
@@ -143,7 +144,7 @@ def compare(
     ],
     chunk_frames: ChunkFrames = None,
     flow: Flow = False,
-    out: Out = None,
+    output: Output = None,
     as_json: output_options.Json = False,
 ) -> None:
     """Compare videos paired by prompt and seed: mean difference, 95 % bootstrap interval, corrected sign test."""
@@ -153,7 +154,7 @@ def compare(
 
     check_installed()
     pairs = pair(find_videos([a]), find_videos([b]))
-    measurements = measure_all([path for paths in pairs for path in paths], MeasureOptions(chunk_frames, flow), out)
+    measurements = measure_all([path for paths in pairs for path in paths], MeasureOptions(chunk_frames, flow), output)
     results = comparison.compare(
         [result.metrics for result in measurements[::2]], [result.metrics for result in measurements[1::2]]
     )

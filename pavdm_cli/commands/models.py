@@ -151,7 +151,9 @@ def remove(
     name: Annotated[
         str, typer.Argument(autocompletion=complete(MODELS), help="A downloaded model; omit to clear only the cache.")
     ] = "",
-    cache: Annotated[bool, typer.Option("--cache", help="Also clear the cache of prompt embeddings.")] = False,
+    cache: Annotated[
+        bool, typer.Option("--cache", help="Clear all caches (everything except downloaded models).")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -164,7 +166,7 @@ def remove(
     targets = [*models, *(_cache_folder() / kind for kind, _ in _caches() if cache)]
     link_targets = [folder.resolve() for folder in models if folder.is_symlink()]
     if targets and not yes:
-        ui.confirm(f"delete {', '.join(map(str, targets))}?")
+        ui.confirm(f"delete {', '.join(map(str, targets))}?", "use --yes to delete without prompting")
     freed_bytes = sum(map(pull_module.delete, targets))
     if as_json:
         print(json.dumps({"removed": list(map(str, targets)), "freed_bytes": freed_bytes}))
@@ -187,7 +189,8 @@ def _check_accepted(spec: ModelSpec, accept: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UsageError(f"{spec.name} is under {spec.terms}", "read it, then add --accept-license")
-    ui.confirm(f"{spec.name} is under {spec.terms}. Do you accept it?")
+    question = f"{spec.name} is under {spec.terms}. Do you accept it?"
+    ui.confirm(question, "use --accept-license to accept it without prompting")
 
 
 def _megabyte_counter(advance: ui.Advance) -> Callable[[int], None]:

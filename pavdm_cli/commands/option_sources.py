@@ -15,11 +15,16 @@ from pavdm_cli import ui
 from pavdm_cli.commands.option_values import Option, command_options, option_key, suggest_name
 from pavdm_cli.errors import PavdmError, UsageError
 
-COMMON = ("generate", "extend", "batch")  # commands that top-level keys apply to
+TOP_LEVEL_COMMANDS = ("generate", "extend", "batch")  # commands that top-level keys apply to
 ALTERNATIVES = (("seconds", "frames"), ("at", "timeline"))  # mutually exclusive; the source with higher precedence wins
 DISPLAY_OPTIONS = ("plan", "json", "quiet", "verbose")  # options that say what a command prints
 OTHER_VARIABLES = ("PAVDM_FFMPEG", "PAVDM_TRACEBACK", "PAVDM_BATCH_WORKER")
-RANKS = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")  # Typer's parameter sources, lowest precedence first
+PRECEDENCE = (
+    "DEFAULT",
+    "DEFAULT_MAP",
+    "ENVIRONMENT",
+    "COMMANDLINE",
+)  # Typer's parameter sources, lowest precedence first
 ORIGINS = "pavdm.origins"  # key of the context's `meta`: a ValueOrigin for every parameter that is set by a file
 
 
@@ -43,7 +48,7 @@ def command_path(context: typer.Context) -> tuple[str, ...]:
 
 def variable_name(key: str, words: tuple[str, ...]) -> str:
     """The variable of an option: PAVDM_STEPS for commands that make videos, PAVDM_TRAIN_DENOISER_STEPS for others."""
-    parts = ("pavdm", *(() if not words or words[0] in COMMON else words), key)
+    parts = ("pavdm", *(() if not words or words[0] in TOP_LEVEL_COMMANDS else words), key)
     return "_".join(parts).replace("-", "_").upper()
 
 
@@ -58,7 +63,7 @@ def set_variable_names(context: typer.Context) -> None:
 def resolve_exclusive_options(context: typer.Context) -> None:
     """Of mutually exclusive options, keep only those with the highest precedence."""
     for group in ALTERNATIVES:
-        ranks = {name: RANKS.index(_source(context, name)) for name in group if name in context.params}
+        ranks = {name: PRECEDENCE.index(_source(context, name)) for name in group if name in context.params}
         for name, rank in ranks.items():
             if rank < max(ranks.values()):
                 reset(context, name)
@@ -78,7 +83,7 @@ def options_by_parameter(context: typer.Context) -> dict[str, Option]:
 
 def _source(context: typer.Context, name: str) -> str:
     source = context.get_parameter_source(name)
-    return source.name if source and source.name in RANKS else "DEFAULT"
+    return source.name if source and source.name in PRECEDENCE else "DEFAULT"
 
 
 def value_source(context: typer.Context, parameter: Any) -> str:

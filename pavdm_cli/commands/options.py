@@ -97,7 +97,7 @@ ModelOfInput = Annotated[
 Method = Annotated[
     str,
     typer.Option(
-        autocompletion=complete(name for name in METHODS if name != "one"),
+        autocompletion=complete(METHODS),
         help="pa: progressive noise levels. rn, rw: clip by clip with replacement, on a clean or noised context. "
         "fifo: FIFO-Diffusion, one latent per step. windows: each window conditioned on the end of the previous one.",
         rich_help_panel=SAMPLING_PANEL,

@@ -32,7 +32,8 @@ Crf = Annotated[int, typer.Option(help="Constant rate factor, 0 best to 51 small
 Scale = Annotated[
     int | None,
     typer.Option(
-        help="Integer upscaling factor, 1 to 8. Default: the model's (4 for pocket).", rich_help_panel=FILE_PANEL
+        help="Integer upscaling factor, 1 to 8. Default: the model's (pocket: 2, or 4 at 96x64).",
+        rich_help_panel=FILE_PANEL,
     ),
 ]
 ScaleFilter = Annotated[

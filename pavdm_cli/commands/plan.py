@@ -20,10 +20,11 @@ SLOW_SECONDS, SLOW_RATIO = 3600, 100  # slower than both: no machine for this mo
 MODEL_CARD = ("steps", "window", "chunk", "context", "guidance", "solver", "warmup")  # size and fps are added below
 EXECUTION = ("device", "threads", "precision", "attention", "context_cache")
 RESIZABLE_EXECUTION = ("cfg_batching", "vae_tiling")  # of models whose size varies
-Sources = Mapping[str, tuple[Any, str]]  # by key: an option's value, and the flag, the variable or the file it is from
+# By key: an option's value, and the flag, the variable or the file that it is from.
+OptionSources = Mapping[str, tuple[Any, str]]
 
 
-def request_settings(request: Request, sources: Sources) -> dict[str, tuple[Any, str]]:
+def request_settings(request: Request, sources: OptionSources) -> dict[str, tuple[Any, str]]:
     """The sources, with the length, seed, enlarging, quality and file of a request that no option sets."""
     request_values: dict[str, tuple[Any, str]] = {
         "seed": (request.seed, "random"),
@@ -36,7 +37,7 @@ def request_settings(request: Request, sources: Sources) -> dict[str, tuple[Any,
     return {**request_values, "output": (request.output.path, "default"), **sources}
 
 
-def settings_with_sources(config: GenerationConfig, sources: Sources) -> dict[str, tuple[str, str]]:
+def settings_with_sources(config: GenerationConfig, sources: OptionSources) -> dict[str, tuple[str, str]]:
     """Every option that is set or comes from the model card: (value, source)."""
     spec, card = config.spec, f"model card of {config.spec.name}"
     card_values = {name: getattr(config, name) for name in MODEL_CARD}
@@ -45,7 +46,7 @@ def settings_with_sources(config: GenerationConfig, sources: Sources) -> dict[st
     return {name: (str(value), source) for name, (value, source) in {**sources, **card_settings}.items()}
 
 
-def execution_settings(config: GenerationConfig, sources: Sources) -> dict[str, tuple[str, str]]:
+def execution_settings(config: GenerationConfig, sources: OptionSources) -> dict[str, tuple[str, str]]:
     """Switches that were resolved for this machine, with the attention backend that loading the model will choose."""
     from pavdm_cli.attention import Case, choose_backend, machine_of
     from pavdm_cli.generation.memory_plan import meta_model_of
@@ -53,13 +54,13 @@ def execution_settings(config: GenerationConfig, sources: Sources) -> dict[str, 
     names = EXECUTION + RESIZABLE_EXECUTION * bool(config.spec.size_multiple)
     values = {name: str(getattr(config.execution, name)) for name in names}
     model = meta_model_of(config).model
-    case = Case(machine_of(config.device), model.dtype, model.head_width)
+    case = Case(machine_of(config.device), model.dtype, model.head_dim)
     values["attention"] = choose_backend(config.execution.attention, case).name
     open_names = [name for name in values if str(sources.get(name, ("auto", ""))[0]) in ("auto", "0")]
     return {name: (values[name], "this machine") for name in open_names}
 
 
-def print_settings(config: GenerationConfig, sources: Sources) -> None:
+def print_settings(config: GenerationConfig, sources: OptionSources) -> None:
     """Print where every value comes from, with --verbose."""
     for name, (value, source) in settings_with_sources(config, sources).items():
         ui.detail(f"{name} {value} ({source})")
@@ -77,14 +78,14 @@ def plan_and_report(config: GenerationConfig) -> GenerationConfig:
     _print_notes(config)
     if not memory_plan.needs_memory_plan(config):
         return config
-    require_weights(config.spec, bool(config.prompt), config.video_model.published)
-    budget = memory_plan.choose_plan(config)
-    ui.show_table("", ("memory", *STAGES), memory_report.format_rows(budget), to_stderr=True)
-    return _require_fit(budget, config)
+    require_weights(config.spec, bool(config.prompt), config.video_model.published_spec)
+    plan = memory_plan.choose_plan(config)
+    ui.show_table("", ("memory", *STAGES), memory_report.format_rows(plan), to_stderr=True)
+    return _require_fit(plan, config)
 
 
 def print_plan(
-    config: GenerationConfig, pixels: int, as_json: bool, count: int = 1, sources: Sources | None = None
+    config: GenerationConfig, pixels: int, as_json: bool, count: int = 1, sources: OptionSources | None = None
 ) -> None:
     """Print memory and time estimates to stdout; pixels: total number written. Raises: DeviceError."""
     from pavdm_cli.bench import estimate
@@ -94,40 +95,40 @@ def print_plan(
 
     _print_notes(config)
     if config.spec.name not in MODELS and not config.spec.bundled:  # built-in models are planned without their weights
-        require_weights(config.spec, bool(config.prompt), config.video_model.published)
-    budget = memory_plan.choose_plan(config)
-    time, origins = estimate.estimate(budget.config, pixels), settings_with_sources(config, sources or {})
-    origins |= execution_settings(budget.config, sources or {})
+        require_weights(config.spec, bool(config.prompt), config.video_model.published_spec)
+    plan = memory_plan.choose_plan(config)
+    time, origins = estimate.estimate(plan.config, pixels), settings_with_sources(config, sources or {})
+    origins |= execution_settings(plan.config, sources or {})
     if as_json:
         figures = {"videos": count, "time": estimate.figures(time)}
         figures["settings"] = {name: {"value": value, "source": source} for name, (value, source) in origins.items()}
-        print(json.dumps(memory_report.figures(budget) | figures))
+        print(json.dumps(memory_report.figures(plan) | figures))
     else:
-        ui.show_table("", ("memory", *STAGES), memory_report.format_rows(budget))
+        ui.show_table("", ("memory", *STAGES), memory_report.format_rows(plan))
         title = "\ntime (estimate)" if count == 1 else f"\ntime (estimate, for each of {count} videos)"
         ui.show_table(title, ("", ""), estimate.lines(time))
         rows = [(name, truncate(value), source) for name, (value, source) in origins.items()]
         ui.show_table("\nsettings", ("", "", "from"), rows)
     if time.total > max(SLOW_SECONDS, SLOW_RATIO * config.frames / config.spec.fps) and config.device.type == "cpu":
         ui.note(f"{config.spec.name} needs a GPU: on this CPU the video would take about {format_estimate(time.total)}")
-    _require_fit(budget, config)
+    _require_fit(plan, config)
 
 
 def _print_notes(config: GenerationConfig) -> None:
     from pavdm_cli.generation.advice import advice
 
     texts = [prompt.text for prompt in config.prompts] if config.prompt else []
-    truncation_notes = [line for text in texts for line in config.video_model.prompt_notes(text)]
+    truncation_notes = [line for text in texts for line in config.video_model.truncation_notes(text)]
     for line in (*config.notes, *advice(config), *truncation_notes):
         ui.note(line)
 
 
-def _require_fit(budget: MemoryPlan, config: GenerationConfig) -> GenerationConfig:
+def _require_fit(plan: MemoryPlan, config: GenerationConfig) -> GenerationConfig:
     """Return the plan's configuration and print what was changed; raise if it does not fit. Raises: DeviceError."""
     from pavdm_cli.generation import memory_advice, memory_report
 
-    if not budget.fits:
-        raise memory_advice.refusal(budget)
-    for line in memory_report.notes(config, budget.config):
+    if not plan.fits:
+        raise memory_advice.refusal(plan)
+    for line in memory_report.notes(config, plan.config):
         ui.info(line)
-    return budget.config
+    return plan.config

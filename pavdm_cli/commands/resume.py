@@ -77,7 +77,7 @@ def _continue(interrupted_video: InterruptedVideo, force: bool, keep_state: bool
     from pavdm_cli.generation.redo import RedoTask
     from pavdm_cli.generation.resume import changes_of_files, changes_of_run, resolved_config
     from pavdm_cli.generation.write import RunControl
-    from pavdm_cli.generation.write_source import write_source
+    from pavdm_cli.generation.write_request import write_request
 
     start_time, checkpoint = time.monotonic(), interrupted_video.checkpoint
     request = checkpoint.run.request
@@ -92,7 +92,7 @@ def _continue(interrupted_video: InterruptedVideo, force: bool, keep_state: bool
         extension_source = None if isinstance(source, RedoTask) else source
         with _progress(interrupted_video, config, extension_source) as advance:
             control = RunControl(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
-            result = write_source(config, model, source, request, output, control, checkpoint)
+            result = write_request(config, model, source, request, output, control, checkpoint)
         video = source.original.video if isinstance(source, RedoTask) else source.video if source else None
         rate = video.rate if video else config.spec.fps
         length = float(
@@ -125,7 +125,7 @@ def _check_changes(changes: list[str], force: bool) -> None:
 
 
 def _notes(interrupted_video: InterruptedVideo, model: ModelRunner) -> None:
-    from pavdm_cli.generation.saver import machine_name
+    from pavdm_cli.generation.checkpoint_writer import machine_name
 
     checkpoint = interrupted_video.checkpoint
     if checkpoint.run.machine != (machine := machine_name(model.device)):

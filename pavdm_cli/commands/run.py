@@ -14,7 +14,7 @@ import typer
 
 from pavdm_cli import ui
 from pavdm_cli.commands import torchrun
-from pavdm_cli.commands.plan import Sources, plan_and_report, print_plan, print_settings, request_settings
+from pavdm_cli.commands.plan import OptionSources, plan_and_report, print_plan, print_settings, request_settings
 from pavdm_cli.commands.progress import extension_progress, video_progress
 from pavdm_cli.commands.result_report import report, report_interrupt
 from pavdm_cli.commands.stream_output import check_stream
@@ -42,7 +42,7 @@ def pick_seed(seed: int | None) -> int:
 
 
 def generate_videos(
-    request: Request, as_json: bool, only_plan: bool = False, count: int = 1, sources: Sources | None = None
+    request: Request, as_json: bool, only_plan: bool = False, count: int = 1, sources: OptionSources | None = None
 ) -> None:
     """Generate `count` videos with consecutive seeds and print their paths.
 
@@ -113,14 +113,14 @@ def _generate_one(
     from pavdm_cli.generation.write_stream import write_stream
 
     assert request.output.path
-    name = "standard output" if request.output.to_stdout else request.output.path.name
+    name = "standard output" if request.output.is_stdout else request.output.path.name
     with video_progress(config, name) as advance:
 
         def warmed_up(frames: int) -> None:  # warm-up frames do not count towards an endless video's length
             advance(0 if config.endless else frames, label="warm-up")
 
         control = RunControl(advance, stop, stop.interruptible, warmed_up, stop.by_user)
-        write_output = write_stream if request.output.to_stdout else write_video
+        write_output = write_stream if request.output.is_stdout else write_video
         return write_output(config, model, request.output, control, still)
 
 
@@ -156,10 +156,12 @@ def with_threads(request: Request, load: Load) -> Request:
     return replace(request, execution=replace(request.execution, threads=threads))
 
 
-def extend_video(request: Request, as_json: bool, only_plan: bool = False, sources: Sources | None = None) -> None:
+def extend_video(
+    request: Request, as_json: bool, only_plan: bool = False, sources: OptionSources | None = None
+) -> None:
     """Extend the request's video and print the path; only_plan: print the resource estimate instead."""
     assert request.extension
-    if request.output.to_stdout:
+    if request.output.is_stdout:
         raise UsageError("-o - is only supported by generate", "name a file, or omit -o")
     check_stream(request, as_json)
     from pavdm_cli.generation import extend as continuation
@@ -213,7 +215,7 @@ def _target(request: Request) -> Path:
     """Where the video goes. Raises: OutputError, UsageError."""
     from pavdm_cli.video.write.output import check_output, default_output_path, resolve_output
 
-    if request.output.path and request.output.to_stdout:
+    if request.output.path and request.output.is_stdout:
         return request.output.path
     make_default = partial(default_output_path, request.prompt, request.seed)
     return check_output(resolve_output(request.output.path, make_default), request.output.force)

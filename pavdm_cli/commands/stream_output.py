@@ -23,7 +23,7 @@ STDOUT = 1  # file descriptor
 def check_stream(request: Request, as_json: bool, count: int = 1) -> None:
     """Reject options that conflict with `-o -`, and `--stream-format` without it. Raises: UsageError, OutputError."""
     output = request.output
-    if not output.to_stdout:
+    if not output.is_stdout:
         if output.stream_format:
             raise UsageError("--stream-format needs -o -", "a file's format follows from its suffix")
         return

@@ -87,7 +87,7 @@ def work() -> None:
 
 
 def _report_lost_main() -> int:
-    """Print that rank 0 has ended, unless it did so in order; the exit code."""
+    """Print that rank 0 has ended, unless it exited cleanly; returns the exit code."""
     store = _agent_store()
     for _ in range(LAST_POLLS):  # rank 0 may be about to report that a third process has ended
         if store is None or store.check([FINISHED]):
@@ -105,7 +105,7 @@ def stop_requested() -> AbstractContextManager[signals.Stop]:
 
 
 def dismiss_workers(arguments: Sequence[str]) -> None:
-    """End the workers of a command that ends in order, also if it needed none (`--plan`)."""
+    """End the workers of a command that exits normally, even if it needed none (`--plan`)."""
     with suppress(RuntimeError, UsageError):  # torchrun itself has ended, or its variables are invalid
         if is_one_video(arguments) and ranks()[0] == 0 and (store := _agent_store()):
             store.set(FINISHED, "")

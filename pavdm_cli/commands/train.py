@@ -30,53 +30,53 @@ if TYPE_CHECKING:
     from pavdm_cli.training.pocket.runs import TrainOptions
 
 FINETUNE_FIELDS = (  # options that are fields of a FinetuneConfig as they are
-    *("data", "fps", "window", "chunk", "lora_rank", "checkpointing", "accumulate", "warmup"),
-    "held_out",
+    *("data", "fps", "window", "chunk", "lora_rank", "warmup"),
+    *("gradient_checkpointing", "gradient_accumulation", "checkpoint_every", "validation_videos"),
 )
 
 app = App(help="Train the bundled model on its procedural world, or fine-tune a video model on your videos.")
 
 
 @app.command()
-def codec(
-    folder: options.Folder = Path("runs/codec"),
+def vae(
+    output_dir: options.OutputDir = Path("runs/vae"),
     steps: options.StepCount = 4000,
-    rate: options.LearningRate = 0.0015,
-    batch: options.Batch = 16,
+    learning_rate: options.LearningRate = 0.0015,
+    batch_size: options.BatchSize = 16,
     detail: options.Detail = 0.3,
     init: options.VaeInit = None,
-    keep_latents: options.KeepLatents = False,
+    freeze_encoder: options.FreezeEncoder = False,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     sheet_minutes: options.ContactSheetMinutes = 10.0,
     precision: options.Precision = None,
 ) -> None:
-    """Train the VAE on pairs of frames; prints the path of codec.safetensors."""
+    """Train the VAE on pairs of frames; prints the path of vae.safetensors."""
     from pavdm_cli.training.pocket import runs
 
     train_options = runs.TrainOptions(
-        folder, steps, rate, batch, detail, init, device, threads, sheet_minutes, precision
+        output_dir, steps, learning_rate, batch_size, detail, init, device, threads, sheet_minutes, precision
     )
-    _train_pocket(train_options, lambda: runs.vae_task(train_options, keep_latents))
+    _train_pocket(train_options, lambda: runs.vae_task(train_options, freeze_encoder))
 
 
 @app.command()
 def denoiser(
     context: typer.Context,
-    folder: options.Folder = Path("runs/denoiser"),
+    output_dir: options.OutputDir = Path("runs/denoiser"),
     init: options.Init = None,
     method: options.Method = "pa",
     steps: options.StepCount = 4000,
-    rate: options.DenoiserLearningRate = None,
-    batch: options.DenoiserBatch = None,
+    learning_rate: options.DenoiserLearningRate = None,
+    batch_size: options.DenoiserBatchSize = None,
     device: options.Device = "auto",
     threads: options.Threads = 0,
     precision: options.Precision = None,
-    codec: options.VaeWeights = None,
+    window: options.Window = None,
+    vae: options.VaeWeights = None,
     clips: options.Clips = 2400,
     detail: options.WorldDetail = 0.3,
-    distil: options.Distill = None,
-    latents: options.WindowLatents = None,
+    distill_guidance: options.DistillGuidance = None,
     shift: options.Shift = 1.0,
     object_weight: options.ObjectWeight = 0.0,
     fill_batches: options.FillBatches = False,
@@ -84,23 +84,23 @@ def denoiser(
     data: options.Data = None,
     size: options.Size = None,
     fps: options.Fps = None,
-    window: options.Window = None,
     chunk: options.Chunk = None,
     lora_rank: options.LoraRank = 0,
-    checkpointing: options.Checkpointing = True,
-    accumulate: options.Accumulate = 1,
+    gradient_checkpointing: options.GradientCheckpointing = True,
+    gradient_accumulation: options.GradientAccumulation = 1,
     warmup: options.Warmup = 1000,
-    every: options.CheckInterval = 250,
-    held_out: options.ValidationVideos = None,
+    checkpoint_every: options.CheckpointEvery = 250,
+    validation_videos: options.ValidationVideos = None,
     aesthetic_score: options.Score = 6.5,
 ) -> None:
     """Train a transformer for progressive levels (paper section 3.5); prints the path of the weights.
 
     Pocket, from scratch: first --method base, like Open-Sora; then --method pa with --init; then, to halve
-    the cost of a step, guidance distillation: --init with those weights, --distil 1.5 and a low --rate.
+    the cost of a step, guidance distillation: --init with those weights, --distill-guidance 1.5 and a low
+    --learning-rate.
 
     Other models, on your own videos, which are encoded once:
-    pavdm train denoiser --init opensora-v1.2 --data VIDEOS --folder runs/mine, then
+    pavdm train denoiser --init opensora-v1.2 --data VIDEOS -d runs/mine, then
     pavdm generate PROMPT --model runs/mine/model.
 
     A LoRA of a Wan model: add --init wan2.1-t2v-1.3b --lora-rank 32; then pavdm generate PROMPT
@@ -117,34 +117,35 @@ def denoiser(
     if model and data:
         _finetune(train_options, _finetune_fields(context.params, model), model, method)
         return
-    objective = runs.Objective(method, distil, latents, shift, object_weight, fill_batches)
-    _train_pocket(train_options, lambda: runs.denoiser_task(train_options, objective, codec, clips, _clip_progress()))
+    objective = runs.Objective(method, distill_guidance, window, shift, object_weight, fill_batches)
+    _train_pocket(train_options, lambda: runs.denoiser_task(train_options, objective, vae, clips, _clip_progress()))
 
 
 @app.command()
 def export(
-    codec: options.ExportedVae,
+    vae: options.ExportedVae,
     denoiser: options.ExportedDenoiser,
-    folder: options.ExportFolder = None,
+    output_dir: options.ExportFolder = None,
 ) -> None:
     """Write the weights of pocket as they ship: in 16 bits, in files of at most 15 MB; prints the folder."""
     from pavdm_cli.training.pocket.export import export
 
-    export(codec, denoiser, folder or POCKET.folder)
-    print(folder or POCKET.folder)
+    export(vae, denoiser, output_dir or POCKET.folder)
+    print(output_dir or POCKET.folder)
 
 
 def _train_options(params: dict[str, Any], model: VideoModel | None) -> TrainOptions:
     """The options that all runs share, from the command's parameters; model: to fine-tune."""
     from pavdm_cli.training.pocket import runs
 
-    rate, batch = (0.0001, 2) if model else (0.0015, 16)
-    shared = {name: params[name] for name in ("folder", "steps", "detail", "device", "threads", "precision")}
+    rate, batch_size = (0.0001, 2) if model else (0.0015, 16)
+    shared = {name: params[name] for name in ("steps", "detail", "device", "threads", "precision")}
     return runs.TrainOptions(
         **shared,
+        folder=params["output_dir"],
         sheet_minutes=params["sheet_minutes"],
-        rate=rate if params["rate"] is None else params["rate"],
-        batch=params["batch"] or batch,
+        learning_rate=rate if params["learning_rate"] is None else params["learning_rate"],
+        batch_size=params["batch_size"] or batch_size,
         init=_weights_path(params["init"]),
     )
 
@@ -155,7 +156,7 @@ def _finetune_fields(params: dict[str, Any], model: VideoModel) -> dict[str, Any
     size = parse_size(params["size"]) if params["size"] else None
     fields = {name: params[name] for name in FINETUNE_FIELDS}
     precision = params["precision"] or "bf16"
-    return fields | {"size": size, "precision": precision, "validate_steps": params["every"], "options": own_options}
+    return fields | {"size": size, "precision": precision, "options": own_options}
 
 
 def _model_to_finetune(init: str | None, data: Path | None) -> VideoModel | None:
@@ -164,11 +165,11 @@ def _model_to_finetune(init: str | None, data: Path | None) -> VideoModel | None
         data is not None or (init != POCKET.name and init in MODELS) or (init is not None and Path(init).is_dir())
     )
     model = find(init or POCKET.name if finetunes else POCKET.name)
-    if model.published.name == POCKET.name:
+    if model.published_spec.name == POCKET.name:
         if data is None:
             return None
         raise UsageError(
-            "--data is only for Open-Sora: pocket renders its own clips", "give --init opensora-v1.2, or a folder"
+            "pocket renders its own clips: --data needs a model to fine-tune", "give --init MODEL, a name or a folder"
         )
     if data is None:
         raise UsageError(f"{model.spec.name} is trained on your videos, so --data is required", "give --data FOLDER")
@@ -190,9 +191,7 @@ def _train_pocket(train_options: TrainOptions, make_task: Callable[[], Task]) ->
     from pavdm_cli.training.pocket import runs
 
     if torchrun.ranks()[2] > 1:
-        raise UsageError(
-            "pocket trains in one process", "start `pavdm train` without torchrun, or with --init opensora-v1.2"
-        )
+        raise UsageError("pocket trains in one process", "start `pavdm train` without torchrun, or with --init MODEL")
 
     def run(group: ProcessGroup) -> Path:
         task = make_task()

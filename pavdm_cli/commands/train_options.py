@@ -21,8 +21,13 @@ contact_sheet_option = partial(
     typer.Option, min=0, max=MOST_STEPS, callback=check_finite, help="Minutes between contact sheets."
 )
 
-Folder = Annotated[
-    Path, typer.Option(help="Folder for checkpoints, log, contact sheets and weights; an existing run is resumed.")
+OutputDir = Annotated[
+    Path,
+    typer.Option(
+        "--output-dir",
+        "-d",
+        help="Folder for checkpoints, log, contact sheets and weights; an existing run is resumed.",
+    ),
 ]
 StepCount = Annotated[
     int,
@@ -31,24 +36,28 @@ StepCount = Annotated[
     ),
 ]
 LearningRate = Annotated[float, typer.Option(min=0, max=10, callback=check_finite, help="Learning rate.")]
-Batch = Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Pairs of frames per step.")]
+BatchSize = Annotated[int, typer.Option(min=1, max=MOST_BATCH, help="Pairs of frames per step.")]
 Detail = Annotated[float, detail_option()]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
 Threads = Annotated[int, typer.Option(min=0, max=MAX_THREADS, help="CPU threads; 0: torch's default.")]
 ContactSheetMinutes = Annotated[float, contact_sheet_option()]
-VaeInit = Annotated[Path | None, typer.Option(help="Weights to start from: a codec.safetensors.")]
-KeepLatents = Annotated[
+VaeInit = Annotated[Path | None, typer.Option(help="Weights to start from: a vae.safetensors.")]
+FreezeEncoder = Annotated[
     bool,
     typer.Option(
-        "--keep-latents", help="Train only the decoder, so that denoisers trained with --init stay compatible."
+        "--freeze-encoder", help="Train only the decoder: the latents, and so denoisers trained on them, stay valid."
     ),
 ]
 
-ExportedVae = Annotated[Path, typer.Option("--codec", help="The VAE: a codec.safetensors.")]
+ExportedVae = Annotated[Path, typer.Option("--vae", help="The VAE: a vae.safetensors.")]
 ExportedDenoiser = Annotated[Path, typer.Option("--denoiser", help="A denoiser.safetensors trained on its latents.")]
 ExportFolder = Annotated[
     Path | None,
-    typer.Option(help="Folder for the two parts, which are replaced; `--model` takes it. Default: pocket's own."),
+    typer.Option(
+        "--output-dir",
+        "-d",
+        help="Folder for the two parts, which are replaced; `--model` takes it. Default: pocket's own.",
+    ),
 ]
 
 Init = Annotated[
@@ -62,7 +71,7 @@ DenoiserLearningRate = Annotated[
     float | None,
     typer.Option(min=0, max=10, callback=check_finite, help="Learning rate. Default: 0.0015, for other models 0.0001."),
 ]
-DenoiserBatch = Annotated[
+DenoiserBatchSize = Annotated[
     int | None,
     typer.Option(min=1, max=MOST_BATCH, help="Batch size over all processes. Default: 16, for other models 2."),
 ]
@@ -80,7 +89,7 @@ Clips = Annotated[
     ),
 ]
 WorldDetail = Annotated[float, detail_option(rich_help_panel=POCKET_PANEL)]
-Distill = Annotated[
+DistillGuidance = Annotated[
     float | None,
     typer.Option(
         min=0,
@@ -90,12 +99,12 @@ Distill = Annotated[
         rich_help_panel=POCKET_PANEL,
     ),
 ]
-WindowLatents = Annotated[
+Window = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Length of the windows of --method base or rw; 1: single frames. Default: 14, a full window.",
-        rich_help_panel=POCKET_PANEL,
+        help="Latents of a training window; 1: single latents. Default: the model's, 14 for pocket, where others "
+        "need --method base or rw.",
     ),
 ]
 Shift = Annotated[
@@ -122,7 +131,7 @@ FillBatches = Annotated[
     bool,
     typer.Option(
         "--fill-batches",
-        help="Larger batches of short windows: every step costs as much as --batch full windows.",
+        help="Larger batches of short windows: every step costs as much as --batch-size full windows.",
         rich_help_panel=POCKET_PANEL,
     ),
 ]
@@ -146,10 +155,6 @@ Size = Annotated[
 Fps = Annotated[
     int | None, typer.Option(help="Frame rate of the clips. Default: the model's.", rich_help_panel=FINETUNE_PANEL)
 ]
-Window = Annotated[
-    int | None,
-    typer.Option(min=1, help="Window size in latents. Default: the model's.", rich_help_panel=FINETUNE_PANEL),
-]
 Chunk = Annotated[
     int | None, typer.Option(min=1, help="Chunk size in latents. Default: the model's.", rich_help_panel=FINETUNE_PANEL)
 ]
@@ -169,28 +174,26 @@ LoraRank = Annotated[
         rich_help_panel=FINETUNE_PANEL,
     ),
 ]
-Checkpointing = Annotated[
+GradientCheckpointing = Annotated[
     bool,
     typer.Option(
-        help="Gradient checkpointing: recompute blocks in the backward pass to save memory.",
+        help="Recompute blocks in the backward pass to save memory.",
         rich_help_panel=FINETUNE_PANEL,
     ),
 ]
-Accumulate = Annotated[
+GradientAccumulation = Annotated[
     int,
-    typer.Option(
-        min=1, max=MOST_BATCH, help="Gradient accumulation: batches per step.", rich_help_panel=FINETUNE_PANEL
-    ),
+    typer.Option(min=1, max=MOST_BATCH, help="Batches per optimizer step.", rich_help_panel=FINETUNE_PANEL),
 ]
 Warmup = Annotated[
     int, typer.Option(min=1, max=MOST_STEPS, help="Warm-up steps of the learning rate.", rich_help_panel=FINETUNE_PANEL)
 ]
-CheckInterval = Annotated[
+CheckpointEvery = Annotated[
     int,
     typer.Option(
         min=1,
         max=MOST_STEPS,
-        help="Steps between validations, checkpoints and exports.",
+        help="Steps between checkpoints, validations and exports.",
         rich_help_panel=FINETUNE_PANEL,
     ),
 ]

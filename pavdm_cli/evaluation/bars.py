@@ -67,15 +67,15 @@ def full_size_bars(vae: PocketVAE, seeds: range, detail: float = 0.3) -> list[Ba
     """Frames of the default size and rate, decoded from held-out scenes, against rendered ones."""
     errors = measure_full_size(vae, seeds, detail)
     return [
-        Bar("full size, dB", errors.decibels("all"), low=MIN_FULL_SIZE_PSNR),
-        Bar("full size on objects, dB", errors.decibels("object"), low=MIN_FULL_SIZE_OBJECT_PSNR),
+        Bar("PSNR at 192x128, dB", errors.decibels("all"), low=MIN_FULL_SIZE_PSNR),
+        Bar("object PSNR at 192x128, dB", errors.decibels("object"), low=MIN_FULL_SIZE_OBJECT_PSNR),
         Bar(
-            "frames between coded ones, dB less",
+            "PSNR loss of interpolated frames, dB",
             errors.decibels("coded") - errors.decibels("middle"),
             high=MAX_MIDDLE_LOSS,
         ),
-        Bar("edges by day, of real", errors.edge_ratio("day"), low=MIN_EDGES_BY_DAY),
-        Bar("edges at night, of real", errors.edge_ratio("night"), low=MIN_EDGES_AT_NIGHT),
+        Bar("edge strength by day, of real", errors.edge_ratio("day"), low=MIN_EDGES_BY_DAY),
+        Bar("edge strength at night, of real", errors.edge_ratio("night"), low=MIN_EDGES_AT_NIGHT),
         Bar("speckle in flat sky, of 255", _mean_value(errors.speckle), high=MAX_SPECKLE),
         Bar("shimmer", _mean_value(errors.shimmer), high=MAX_SHIMMER),
     ]
@@ -96,10 +96,10 @@ def vae_bars(vae: PocketVAE, seeds: range, timing: ChunkTiming, detail: float = 
         profiles.append(metrics.profile(reconstruction, timing.chunk))
         real_profiles.append(metrics.profile(scene.frames[0], timing.chunk))
     return [
-        Bar("codec, dB", metrics.psnr(errors), low=MIN_VAE_PSNR),
-        Bar("codec on objects, dB", metrics.psnr(object_errors), low=MIN_VAE_OBJECT_PSNR),
+        Bar("PSNR at 96x64, dB", metrics.psnr(errors), low=MIN_VAE_PSNR),
+        Bar("object PSNR at 96x64, dB", metrics.psnr(object_errors), low=MIN_VAE_OBJECT_PSNR),
         Bar(
-            "codec, unevenness of motion",
+            "motion unevenness of the VAE",
             metrics.max_relative_deviation(_mean(profiles), _mean(real_profiles)),
             high=MAX_UNEVENNESS,
         ),
@@ -117,17 +117,17 @@ def probe_bars(probe: Probe, seeds: range, vae: PocketVAE, detail: float = 0.3) 
     through_vae = probe_training.clip_accuracy(probe, seeds, detail, vae)
     counts = probe_training.count_accuracy(probe, range(seeds.start, seeds.start + 4 * len(seeds)), detail)
     return [
-        *(Bar(f"probe reads {name}", value, low=MIN_PROBE_ACCURACY) for name, value in plain.items()),
+        *(Bar(f"probe accuracy, {name}", value, low=MIN_PROBE_ACCURACY) for name, value in plain.items()),
         *(
-            Bar(f"probe reads {name} through the codec", value, low=MIN_PROBE_ACCURACY)
+            Bar(f"probe accuracy through the VAE, {name}", value, low=MIN_PROBE_ACCURACY)
             for name, value in through_vae.items()
         ),
         *(
-            Bar(f"probe tells {name}", value, low=MIN_PROBE_ACCURACY)
+            Bar(f"probe count accuracy, {name}", value, low=MIN_PROBE_ACCURACY)
             for name, value in counts.items()
             if name != "smear"
         ),
-        Bar("probe tells smear", counts["smear"], low=0.9),
+        Bar("probe count accuracy, smear", counts["smear"], low=0.9),
     ]
 
 
@@ -141,17 +141,21 @@ def video_bars(probe: Probe, generated: Sequence[Video], real: Sequence[Video], 
     empty = sum(r.counts[0] in ("none", "smear") for r in readings)
     return [
         *(
-            Bar(f"{name} right", attribute_accuracy(generated, readings, name), low=bar)
+            Bar(f"{name} accuracy", attribute_accuracy(generated, readings, name), low=bar)
             for name, bar in MIN_ATTRIBUTE_ACCURACY.items()
         ),
-        Bar("camera right on land, by matching", camera_accuracy(generated), low=MIN_ATTRIBUTE_ACCURACY["camera"]),
+        Bar(
+            "camera accuracy over land, by registration",
+            camera_accuracy(generated),
+            low=MIN_ATTRIBUTE_ACCURACY["camera"],
+        ),
         Bar(
             "frames with exactly one object", _mean_value([r.one_object_share() for r in readings]), low=MIN_ONE_OBJECT
         ),
         Bar(f"first {FIRST_FRAMES} frames with exactly one object", first, low=MIN_ONE_OBJECT_AT_FIRST),
         Bar("videos without an object in frame 0", empty, high=0),
         Bar(
-            "hop at chunk joints",
+            "boundary ratio, of real",
             metrics.boundary_ratio(profile) / metrics.boundary_ratio(real_profile),
             high=MAX_BOUNDARY_JUMP,
         ),
@@ -165,7 +169,7 @@ def partial_bars(probe: Probe, generated: Mapping[str, Sequence[Video]], timing:
     for name, videos in generated.items():
         readings = [read_video(probe, video.pixels(), timing.fps) for video in videos]
         bars.append(
-            Bar(f"object right, {name}", attribute_accuracy(videos, readings, "object"), low=MIN_PARTIAL_OBJECT)
+            Bar(f"object accuracy, {name}", attribute_accuracy(videos, readings, "object"), low=MIN_PARTIAL_OBJECT)
         )
         bars.append(
             Bar(
@@ -193,8 +197,8 @@ def long_video_bars(
     )
     sizes = metrics.z_scores(drifts, real_drifts).abs().mean(dim=0)
     return [
-        Bar("words right, last seconds less first", words, low=-MAX_LATE_LOSS),
-        Bar("one object, last seconds less first", one, low=-MAX_LATE_LOSS),
+        Bar("accuracy, last seconds minus first", words, low=-MAX_LATE_LOSS),
+        Bar("one object, last seconds minus first", one, low=-MAX_LATE_LOSS),
         *(
             Bar(f"drift of {n}, z", float(size), high=MAX_DRIFT)
             for n, size in zip(metrics.APPEARANCE, sizes, strict=True)

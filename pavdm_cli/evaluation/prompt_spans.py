@@ -46,7 +46,7 @@ def stored_spans(path: Path) -> tuple[PromptSpan, ...]:
     """
     try:
         metadata, _ = valid_fields(read_metadata(path) or {})
-        if registry.find(metadata["model"]).published.name != registry.DEFAULT:
+        if registry.find(metadata["model"]).published_spec.name != registry.DEFAULT:
             return ()
         return spans_of(prompt_ranges(metadata))
     except (KeyError, PavdmError):

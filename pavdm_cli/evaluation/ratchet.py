@@ -17,21 +17,21 @@ Row = Mapping[str, Any]
 COMPARED_SETTINGS = ("world", "scenes", "seeds", "length", "method", "steps", "guidance")  # equal in comparable rows
 # Two standard errors over the videos, by bootstrap; metrics of fixed scenes get a margin for training noise.
 NOISE = {
-    "codec, dB": 0.1,
-    "codec on objects, dB": 0.1,
-    "codec, unevenness of motion": 0.005,
+    "PSNR at 96x64, dB": 0.1,
+    "object PSNR at 96x64, dB": 0.1,
+    "motion unevenness of the VAE": 0.005,
     "frames with exactly one object": 0.026,
     "first 8 frames with exactly one object": 0.03,
     "videos without an object in frame 0": 1.0,
-    "hop at chunk joints": 0.016,
+    "boundary ratio, of real": 0.016,
     "change inside chunks, of real": 0.086,
 }
 DRIFT_NOISE = 0.5  # of the mean of 16 z-scores
 # Values of real videos: anything better is due to chance.
 REAL_VALUES = {
-    "hop at chunk joints": 1.0,
-    "words right, last seconds less first": 0.0,
-    "one object, last seconds less first": 0.0,
+    "boundary ratio, of real": 1.0,
+    "accuracy, last seconds minus first": 0.0,
+    "one object, last seconds minus first": 0.0,
 }
 REAL_DRIFT = 0.8
 

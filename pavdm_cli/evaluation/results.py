@@ -68,7 +68,9 @@ class ResultsFile:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
         except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror}", "choose another file with --out") from None
+            raise OutputError(
+                f"cannot write {self.path}: {error.strerror}", "choose another file with --output"
+            ) from None
 
 
 def _full_key(video: Path, key: dict[str, Any]) -> dict[str, Any]:
@@ -82,17 +84,17 @@ def _read(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {error}", "choose another file with --out") from None
+        raise InputError(f"cannot read {path}: {error}", "choose another file with --output") from None
     for count, line in enumerate(lines, 1):
         try:
             row = parse_json(line)
         except (NotJSONError, InvalidError):
             if count == len(lines):
                 break
-            raise InputError(f"{path}, line {count}, is not JSON", "choose another file with --out") from None
+            raise InputError(f"{path}, line {count}, is not JSON", "choose another file with --output") from None
         if not isinstance(row, dict) or row.get("schema") != SCHEMA or not isinstance(row.get("measurement"), dict):
             raise InputError(
-                f"{path}, line {count}, is not a row of `pavdm evaluate`", "choose another file with --out"
+                f"{path}, line {count}, is not a row of `pavdm evaluate`", "choose another file with --output"
             )
         rows.append(row)
     return rows

@@ -10,7 +10,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.request import MAX_CONTEXT, Request
 from pavdm_cli.generation.timeline import check_timeline, format_seconds
 from pavdm_cli.models.adapter import Prompt
-from pavdm_cli.models.execution import ExecutionConfig, check_graphs_on
+from pavdm_cli.models.execution import ExecutionConfig, reject_graph_conflict
 from pavdm_cli.models.lora_file import parse_lora
 from pavdm_cli.sampling.schedule import METHODS, Schedule, windows
 
@@ -56,7 +56,7 @@ def check_sampling(request: Request) -> None:
     if request.reencode and schedule.context and not aligns_with_vae_units(request, schedule):
         unit = vae_unit(request)
         raise UsageError(f"--reencode: {unit_reason(request)}", f"try --window {-(-schedule.chunk // unit) * unit}")
-    check_graphs_on(request.execution.cuda_graphs, graph_conflict(edit, request.execution))
+    reject_graph_conflict(request.execution.cuda_graphs, graph_conflict(edit, request.execution))
     _check_options(request)
 
 
@@ -68,7 +68,7 @@ def check_loop(request: Request) -> None:
         f"--method {request.method}, which has no progressive noise levels": request.method != "pa",
         "--ramp-up full": request.ramp_up == "full",
         "--seconds forever": request.forever,
-        "a video that starts from existing frames": request.is_conditioned,
+        "a video that starts from existing frames": request.starts_from_frames,
     }
     for reason in (reason for reason, applies in reasons.items() if applies):
         raise UsageError(f"--loop cannot be combined with {reason}", "leave --loop out")
@@ -155,7 +155,7 @@ def build_schedule(request: Request) -> Schedule:
     """
     schedule = _base_schedule(request)
     warmup, first = _warmup_of(request, schedule), request.spec.first_chunk
-    if not request.is_conditioned and not warmup and first < schedule.chunk:
+    if not request.starts_from_frames and not warmup and first < schedule.chunk:
         schedule = replace(schedule, first_chunk=first)
     if schedule.sink:
         return replace(schedule, sink=range(warmup, warmup + len(schedule.sink)))
@@ -170,9 +170,8 @@ def build_schedule(request: Request) -> Schedule:
 
 def _base_schedule(request: Request) -> Schedule:
     """The method's schedule, with the model's defaults."""
-    methods = [name for name in METHODS if name != "one"]
-    if request.method not in methods:
-        raise UsageError(f"--method must be one of {', '.join(methods)}, got {request.method!r}", "pa is the default")
+    if request.method not in METHODS:
+        raise UsageError(f"--method must be one of {', '.join(METHODS)}, got {request.method!r}", "pa is the default")
     if request.stride and request.method != "windows":
         raise UsageError(f"--stride is for --method windows, not {request.method}", "omit --stride")
     counts, context = resolve_counts(request), resolve_context(request)
@@ -219,7 +218,7 @@ def resolve_warmup(request: Request) -> int:
 
 
 def _warmup_of(request: Request, schedule: Schedule) -> int:
-    if request.is_conditioned:
+    if request.starts_from_frames:
         return 0
     spec = request.spec
     default_chunks = -(-spec.warmup * spec.chunk // schedule.chunk) if schedule.capacity > 1 else 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pavdm_cli.generation.checks import graph_conflict
 from pavdm_cli.generation.request import ENDLESS_FRAMES, MAX_CONTEXT, MAX_WARMUP
-from pavdm_cli.generation.timeline import MAX_BLEND, STORED, PromptChange
+from pavdm_cli.generation.timeline import MAX_BLEND, TIMELINE_KIND, PromptChange
 from pavdm_cli.models.adapter import Options, Prompt, VideoModel
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.layout import LatentLayout
@@ -46,7 +46,7 @@ class GenerationConfig:
     warmup: int = field(metadata=changes_frames(integer(0, MAX_WARMUP)))  # chunks generated first and dropped
     reencode: bool = field(metadata=changes_frames(FLAG))  # rn: the context is the re-encoded end of the last clip
     edit_ratio: float = field(metadata=changes_frames(number(0, 1)))
-    timeline: tuple[PromptChange, ...] = field(default=(), metadata=changes_frames(STORED))  # later prompts
+    timeline: tuple[PromptChange, ...] = field(default=(), metadata=changes_frames(TIMELINE_KIND))  # later prompts
     blend: float = field(default=0.0, metadata=changes_frames(number(0, MAX_BLEND)))  # seconds
     formatted_timeline: tuple[Prompt, ...] = ()  # as `formatted_prompt`
     forever: bool = field(default=False, metadata=changes_frames(FLAG))  # without a ramp-down, until it is stopped
@@ -129,12 +129,12 @@ class GenerationConfig:
     def frames_before(self, chunk: int) -> int:
         """Number of generated frames before a chunk; arguments as for `latents_before`."""
         latents = self.latents_before(chunk)
-        return self.layout.frames(latents, latents, self.continues_stream).start
+        return self.layout.frame_range(latents, latents, self.continues_stream).start
 
     @property
     def chunks(self) -> int:
         """Number of chunks in the video; the last may be truncated."""
-        return self.schedule.chunks(self.layout.latents(self.frames, self.continues_stream))
+        return self.schedule.chunks(self.layout.num_latents(self.frames, self.continues_stream))
 
     @property
     def endless(self) -> bool:

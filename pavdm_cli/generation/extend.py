@@ -215,7 +215,7 @@ def shape_notes(config: GenerationConfig, source: Source) -> list[str]:
     enlargement = max(shape, 1 / shape)
     if enlargement < MIN_ENLARGED:
         return []
-    is_fixed = any(option.option == "--aspect" for option in spec.ignored)
+    is_fixed = any(option.flag == "--aspect" for option in spec.ignored)
     hint = "" if is_fixed else "; choose a --size or --aspect of its shape"
     return [
         f"{spec.name} makes frames of {width}x{height} and sees only the centre of this {video.width}x{video.height} "
@@ -232,7 +232,7 @@ def start_notes(config: GenerationConfig, source: Source) -> list[str]:
         return []
     if not num_needed:
         return [f"--start noised equals --start clip here: --method {config.method} has one chunk in its window"]
-    full = config.layout.count(schedule.context + num_needed * schedule.chunk)
+    full = config.layout.num_frames(schedule.context + num_needed * schedule.chunk)
     short = f"the video's end has {num_available} of the {full} frames of a full window, at {spec.fps} a second"
     consequence = (
         f"{num_renoised} of {num_needed} chunks are re-noised"
@@ -245,12 +245,12 @@ def start_notes(config: GenerationConfig, source: Source) -> list[str]:
 def frames_to_read(config: GenerationConfig, source: Source) -> int:
     """Frames at the video's end to condition on: its last chunk or, with `--start noised`, up to a whole window."""
     layout, schedule = config.layout, config.schedule
-    minimum = layout.count(max(schedule.context, schedule.chunk))
+    minimum = layout.num_frames(max(schedule.context, schedule.chunk))
     if source.extension.start != "noised":
         return minimum
     num_available, chunks = int(source.video.duration * config.spec.fps), 0
     full = -(-schedule.context // schedule.chunk) + schedule.capacity - 1
-    while chunks < full and layout.count((chunks + 1) * schedule.chunk) <= num_available:
+    while chunks < full and layout.num_frames((chunks + 1) * schedule.chunk) <= num_available:
         chunks += 1
-    num_needed = layout.count(schedule.context + (schedule.capacity - 1) * schedule.chunk)
-    return max(minimum, min(num_needed, layout.count(chunks * schedule.chunk)))
+    num_needed = layout.num_frames(schedule.context + (schedule.capacity - 1) * schedule.chunk)
+    return max(minimum, min(num_needed, layout.num_frames(chunks * schedule.chunk)))

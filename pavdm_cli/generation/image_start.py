@@ -16,7 +16,7 @@ from pavdm_cli.generation.pipeline import make_levels, render_chunks, state_afte
 from pavdm_cli.generation.recovery import Recovery, check_encoded
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.sampling.loop import SamplerState, state_from_first_latents
 from pavdm_cli.sampling.noise import seeded_noise
 from pavdm_cli.video import StillImage, scale_to_cover
@@ -24,7 +24,7 @@ from pavdm_cli.video import StillImage, scale_to_cover
 
 def num_image_frames(config: GenerationConfig) -> int:
     """Frames that are encoded before the first step: 1 if the VAE encodes a single frame as a latent."""
-    return 1 if config.layout.first == 1 else config.layout.count(config.schedule.context)
+    return 1 if config.layout.first == 1 else config.layout.num_frames(config.schedule.context)
 
 
 def notes(config: GenerationConfig, still: StillImage) -> list[str]:
@@ -48,7 +48,7 @@ def frames_from_image(
     config: GenerationConfig,
     model: ModelRunner,
     still: StillImage,
-    graphs: GraphPolicy | None = None,
+    graphs: GraphCapturer | None = None,
     recovery: Recovery | None = None,
 ) -> Iterator[Pixels]:
     """Like `pipeline.generate_frames`, with the scaled and cropped image as the first frame."""
@@ -60,7 +60,7 @@ def render_from_image(
     config: GenerationConfig,
     model: ModelRunner,
     still: StillImage,
-    graphs: GraphPolicy | None = None,
+    graphs: GraphCapturer | None = None,
     recovery: Recovery | None = None,
 ) -> Iterator[RenderedChunk]:
     """Like `frames_from_image`, with the state after each chunk (None after the image itself)."""
@@ -90,7 +90,8 @@ def with_first_frame(image: Pixels, chunks: Iterator[RenderedChunk]) -> Iterator
 def state_from_image(config: GenerationConfig, model: ModelRunner, image: Pixels) -> SamplerState:  # (1, H, W, 3)
     """The initial state: the image as the first latent, or as a still clip in the context.
 
-    The latter if the VAE cannot encode single images or the method re-noises the context.
+    The latter if the VAE cannot encode single images, if its latents form one causal stream and there is a context to
+    fill, or if the method re-noises the context.
     """
     clip = from_bytes(image)
     if not config.image_is_first_latent:

@@ -16,16 +16,16 @@ from pavdm_cli.generation.decode import RenderedChunk, RenderState, decode_chunk
 from pavdm_cli.generation.pipeline import sample_chunks
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.sampling.loop import SampledChunk, SamplerState, move_state
 from pavdm_cli.video.write.growing_file import GrowingFile
 
 LatentsPrefix: TypeAlias = "tuple[Path, int]"  # a file and the number of valid bytes
-Graphs: TypeAlias = "GraphPolicy | None"
+Graphs: TypeAlias = "GraphCapturer | None"
 
 
-class LatentsFile:
-    """Appends chunks of latents."""
+class LatentsWriter:
+    """Appends chunks of latents to a file."""
 
     def __init__(self, path: Path, size: int = 0) -> None:
         """size: bytes to keep of an existing file. Raises: OSError."""

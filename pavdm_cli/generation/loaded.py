@@ -44,7 +44,7 @@ class LoadedRunner:
 
 def load(config: GenerationConfig) -> LoadedRunner:
     """Load the model, with settings that fit in memory. Raises: UsageError, ModelError, DeviceError."""
-    require_weights(config.spec, bool(config.prompt), config.video_model.published)
+    require_weights(config.spec, bool(config.prompt), config.video_model.published_spec)
     planned_config = _fit_to_memory(config)
     return LoadedRunner(planned_config, pipeline.open_model(planned_config))
 
@@ -53,7 +53,7 @@ def _fit_to_memory(config: GenerationConfig) -> GenerationConfig:
     """The configuration as memory allows. Raises: DeviceError."""
     if not memory_plan.needs_memory_plan(config):
         return config
-    budget = memory_plan.choose_plan(config)
-    if not budget.fits:
-        raise memory_advice.refusal(budget)
-    return budget.config
+    plan = memory_plan.choose_plan(config)
+    if not plan.fits:
+        raise memory_advice.refusal(plan)
+    return plan.config

@@ -15,13 +15,14 @@ from pavdm_cli.hub.weight_memory import gigabytes
 
 def refusal(plan: MemoryPlan) -> DeviceError:
     """The error for a video that does not fit, with options that would help and what they save."""
-    place = next(place for place in plan.places if place.overflowing_stages())
-    stage = max(place.overflowing_stages(), key=lambda i: place.needs[i])
-    name, size = max(((name, part[stage]) for name, part in place.parts.items()), key=lambda pair: pair[1])
-    need = f"{plan.config.spec.name} needs {gigabytes(place.needs[stage])} on {place.device.type} to {STAGES[stage]}"
-    assert place.free is not None
+    device_memory = next(each for each in plan.devices if each.overflowing_stages())
+    stage = max(device_memory.overflowing_stages(), key=lambda i: device_memory.needs[i])
+    name, size = max(((name, part[stage]) for name, part in device_memory.parts.items()), key=lambda pair: pair[1])
+    need, device = gigabytes(device_memory.needs[stage]), device_memory.device.type
+    problem = f"{plan.config.spec.name} needs {need} on {device} to {STAGES[stage]}"
+    assert device_memory.free is not None
     largest_part = f"mostly {name}, {gigabytes(size)}"
-    return DeviceError(f"{need} ({largest_part}), but only {gigabytes(place.free)} is free", _advice(plan))
+    return DeviceError(f"{problem} ({largest_part}), but only {gigabytes(device_memory.free)} is free", _advice(plan))
 
 
 def _advice(plan: MemoryPlan) -> str:
@@ -59,16 +60,16 @@ def alternatives(config: GenerationConfig) -> Iterator[tuple[str, GenerationConf
 def _with_offload(config: GenerationConfig, mode: str) -> tuple[str, GenerationConfig]:
     """With --offload, without the options that need weights to stay in place."""
     open_overlap = "overlap_decode" in config.auto_switches
-    pinning = [name for name in config.execution.pinning_options if not (open_overlap and "overlap" in name)]
+    conflicts = [name for name in config.execution.offload_conflicts if not (open_overlap and "overlap" in name)]
     graphs = "auto" if config.execution.cuda_graphs == "on" else config.execution.cuda_graphs
     offload_config = config.with_execution(
         offload=mode, cuda_graphs=graphs, overlap_decode="off", compile=False, shard_weights="off"
     )
-    return f"--offload {mode}{''.join(f' without {name}' for name in pinning)}", offload_config
+    return f"--offload {mode}{''.join(f' without {name}' for name in conflicts)}", offload_config
 
 
 def _saving(before: MemoryPlan, after: MemoryPlan) -> int:
     """The largest saving of a change in any stage that does not fit."""
-    needs_after = {place.device.type: place.needs for place in after.places}
-    pairs = [(place, i) for place in before.places for i in place.overflowing_stages()]
-    return max(place.needs[i] - needs_after.get(place.device.type, (0, 0, 0, 0))[i] for place, i in pairs)
+    needs_after = {each.device.type: each.needs for each in after.devices}
+    pairs = [(each, i) for each in before.devices for i in each.overflowing_stages()]
+    return max(each.needs[i] - needs_after.get(each.device.type, (0, 0, 0, 0))[i] for each, i in pairs)

@@ -52,12 +52,12 @@ class MemoryPlan:
     """A configuration and its memory use on each device."""
 
     config: GenerationConfig
-    places: tuple[DeviceMemory, ...]
+    devices: tuple[DeviceMemory, ...]
 
     @property
     def fits(self) -> bool:
         """Whether every stage fits on every device whose free memory is known."""
-        return not any(place.overflowing_stages() for place in self.places)
+        return not any(each.overflowing_stages() for each in self.devices)
 
 
 def needs_memory_plan(config: GenerationConfig) -> bool:
@@ -71,7 +71,7 @@ def choose_plan(config: GenerationConfig) -> MemoryPlan:
     Raises: ModelError.
     """
     for candidate in _candidates(config):
-        plan = budget(candidate)
+        plan = estimate_plan(candidate)
         if plan.fits:
             break
     return plan
@@ -82,7 +82,7 @@ def fits_unsharded(config: GenerationConfig) -> bool:
     unsharded_config = replace(
         config.with_execution(shard_weights="off"), auto_switches=config.auto_switches - {"vae_tiling"}
     )
-    overflows = (place.overflowing_stages() for place in choose_plan(unsharded_config).places)
+    overflows = (each.overflowing_stages() for each in choose_plan(unsharded_config).devices)
     return not any(stage > STAGES.index("read") for stages in overflows for stage in stages)
 
 
@@ -105,14 +105,14 @@ def _candidates(config: GenerationConfig) -> Iterator[GenerationConfig]:
         )
 
 
-def budget(config: GenerationConfig) -> MemoryPlan:
+def estimate_plan(config: GenerationConfig) -> MemoryPlan:
     """Estimate the memory of a configuration."""
     device = config.device
     text_device, model = config.text_device, meta_model_of(config)
-    sampling = _count(model_key(config), largest_step(config))
+    sampling = _sampling_memory(model_key(config), largest_step(config))
     execution, num_frames = config.execution, config.num_conditioning_frames
     vae_inputs = (num_frames, config.schedule.context * _reencodes(config))
-    vae_memory = _count_coding(model_key(config), execution.decode_batch, execution.vae_tiling, vae_inputs)
+    vae_memory = _vae_memory(model_key(config), execution.decode_batch, execution.vae_tiling, vae_inputs)
     on_device = device_parts(model, sampling, vae_memory, execution, device)
     on_device["libraries (assumed)"] = (RESERVED[device.type],) * 4
     if execution.processes > 1 and device == HOST:
@@ -123,8 +123,8 @@ def budget(config: GenerationConfig) -> MemoryPlan:
     parts_by_device: dict[torch.device, dict[str, Stages]] = {device: {}}
     for target_device, parts in ((text_device, text_parts), (device, on_device), (HOST, on_host)):
         parts_by_device.setdefault(target_device, {}).update(parts)
-    places = [_device_memory(place, parts, encodes=any(vae_inputs)) for place, parts in parts_by_device.items()]
-    return MemoryPlan(config, tuple(place for place in places if place.parts))
+    devices = [_device_memory(each, parts, encodes=any(vae_inputs)) for each, parts in parts_by_device.items()]
+    return MemoryPlan(config, tuple(each for each in devices if each.parts))
 
 
 # Candidates often differ in one part only, so each part's estimate is cached.
@@ -162,12 +162,12 @@ def text_bytes(config: GenerationConfig) -> dict[str, int]:
 
 
 @lru_cache
-def _count(key: ModelKey, step: MemoryCase) -> SamplingMemory:
+def _sampling_memory(key: ModelKey, step: MemoryCase) -> SamplingMemory:
     return meta_model.estimate_sampling_memory(_meta_model(*key), step, torch.device(key[2]))
 
 
 @lru_cache
-def _count_coding(key: ModelKey, decode_batch: int, vae_tiling: str, vae_inputs: tuple[int, int]) -> VAEMemory:
+def _vae_memory(key: ModelKey, decode_batch: int, vae_tiling: str, vae_inputs: tuple[int, int]) -> VAEMemory:
     model, spec, device, precision = key
     execution = replace(_smallest_execution(device, precision), decode_batch=decode_batch, vae_tiling=vae_tiling)
     return meta_model.estimate_vae_memory(

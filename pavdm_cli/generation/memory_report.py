@@ -29,15 +29,15 @@ def notes(config: GenerationConfig, planned_config: GenerationConfig) -> list[st
 def format_rows(plan: MemoryPlan) -> list[tuple[str, ...]]:
     """One row per part, one column per stage, and the free memory; several processes have a GPU each."""
     rows: list[tuple[str, ...]] = []
-    for place in plan.places:
-        rows += [(name, *map(_cell, part)) for name, part in place.parts.items()]
-        several = plan.config.execution.processes > 1 and place.device.type != "cpu"
-        rows.append((f"total on {place.device.type}{' of rank 0' * several}", *map(_cell, place.needs)))
+    for device_memory in plan.devices:
+        rows += [(name, *map(_cell, part)) for name, part in device_memory.parts.items()]
+        several = plan.config.execution.processes > 1 and device_memory.device.type != "cpu"
+        rows.append((f"total on {device_memory.device.type}{' of rank 0' * several}", *map(_cell, device_memory.needs)))
         if several:
-            needs = _cell(worker_bytes(place.parts))
-            rows.append((f"total on {place.device.type} of each other rank", "-", "-", needs, needs))
-        free = "unknown" if place.free is None else gigabytes(place.free)
-        rows.append((f"free on {place.device.type}", free, "", ""))
+            needs = _cell(worker_bytes(device_memory.parts))
+            rows.append((f"total on {device_memory.device.type} of each other rank", "-", "-", needs, needs))
+        free = "unknown" if device_memory.free is None else gigabytes(device_memory.free)
+        rows.append((f"free on {device_memory.device.type}", free, "", ""))
     return rows
 
 
@@ -48,10 +48,10 @@ def _cell(size: int) -> str:
 def figures(plan: MemoryPlan) -> dict[str, Any]:
     """The same in bytes, for scripts."""
     execution = asdict(plan.config.execution)
-    places = [
-        {"device": place.device.type, "free": place.free, "parts": place.parts, "needs": place.needs}
-        for place in plan.places
+    devices = [
+        {"device": each.device.type, "free": each.free, "parts": each.parts, "needs": each.needs}
+        for each in plan.devices
     ]
     names = ("offload", "cfg_batching", "overlap_decode", "decode_batch", "vae_tiling", "processes", "shard_weights")
     switches = {name: execution[name] for name in names}
-    return {"stages": STAGES, "places": places, "fits": plan.fits, "settings": switches}
+    return {"stages": STAGES, "devices": devices, "fits": plan.fits, "settings": switches}

@@ -9,7 +9,7 @@ from typing import Any
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.prompt_ranges import STORED_RANGES
 from pavdm_cli.generation.request import MAX_SCALE, SCALE_FILTERS
-from pavdm_cli.generation.timeline import STORED, STORED_PROMPT
+from pavdm_cli.generation.timeline import STORED_PROMPT, TIMELINE_KIND
 from pavdm_cli.models import registry
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.spec import ModelOption
@@ -43,7 +43,7 @@ def _is_redo(value: object) -> bool:
     """Whether a value is a record of a redo."""
     if not isinstance(value, dict) or not REDO.keys() <= value.keys():
         return False
-    kinds = REDO | {"timeline": STORED}
+    kinds = REDO | {"timeline": TIMELINE_KIND}
     unknown_fields = {name: other for name, other in value.items() if name not in kinds}
     if mismatches(value, kinds) or len(unknown_fields) > 100:
         return False

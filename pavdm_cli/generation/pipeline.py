@@ -21,7 +21,7 @@ from pavdm_cli.models.parallel import Channel, Workers
 from pavdm_cli.models.runner import ModelRunner, with_attention, with_offload
 from pavdm_cli.models.sharding import with_sharding
 from pavdm_cli.models.torch_compile import check_compile
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy, check_graphs, choose_graphs
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer, choose_graphs, require_cuda_for_graphs
 from pavdm_cli.sampling.denoiser import AnyDenoiser, Denoiser
 from pavdm_cli.sampling.loop import (
     SampledChunk,
@@ -45,7 +45,7 @@ MAX_REPLAY = 64  # warm-up latents kept to prime the decoder
 def open_model(config: GenerationConfig) -> ModelRunner:
     """Load the model on its device and set the number of CPU threads. Raises: DeviceError, ModelError."""
     execution = config.execution
-    check_graphs(execution.cuda_graphs, config.device)
+    require_cuda_for_graphs(execution.cuda_graphs, config.device)
     check_compile(execution.compile, config.device)
     set_threads(execution.threads)
     placement = replace(placement_for(execution, config.text_device), lora=tuple(map(parse_lora, config.lora)))
@@ -63,12 +63,12 @@ def open_model(config: GenerationConfig) -> ModelRunner:
 
 def make_levels(config: GenerationConfig) -> NoiseLevels:
     """The model's noise levels for this schedule."""
-    num_visible = min(config.schedule.window, config.spec.window) + config.schedule.offset
+    num_visible = min(config.schedule.window, config.spec.window) + config.schedule.position_offset
     return config.video_model.noise_levels(config.schedule.steps, config.spec.size, num_visible, config.options)
 
 
-def choose_graph_policy(config: GenerationConfig, model: ModelRunner) -> GraphPolicy | None:
-    """The CUDA-graph policy, or None; its count and memory are known after the first step."""
+def choose_graph_capturer(config: GenerationConfig, model: ModelRunner) -> GraphCapturer | None:
+    """The capturer of CUDA graphs, or None; its count and memory are known after the first step."""
     mode, values = config.execution.cuda_graphs, model.residual_values(config.guidance_scale)
     return choose_graphs(mode, model.device, values, config.graph_conflict)
 
@@ -77,12 +77,12 @@ def sample_latents(
     config: GenerationConfig,
     model: ModelRunner,
     start: SamplerState | None = None,
-    graphs: GraphPolicy | None = None,
+    graphs: GraphCapturer | None = None,
     recovery: Recovery | None = None,
 ) -> Iterator[Tensor]:
     """The video's chunks of latents, (1, chunk, C, h, w), each as soon as it is clean. Raises: InvalidOutputError.
 
-    start: state after a clip or image (no warm-up then); graphs: defaults to `choose_graph_policy`.
+    start: state after a clip or image (no warm-up then); graphs: defaults to `choose_graph_capturer`.
     """
     return (chunk.latents for chunk in sample_chunks(config, model, start, graphs, recovery))
 
@@ -91,7 +91,7 @@ def sample_chunks(
     config: GenerationConfig,
     model: ModelRunner,
     start: SamplerState | None = None,
-    graphs: GraphPolicy | None = None,
+    graphs: GraphCapturer | None = None,
     recovery: Recovery | None = None,
     on_warmup: Callable[[Tensor], object] = lambda chunk: None,
 ) -> Iterator[SampledChunk]:
@@ -104,7 +104,7 @@ def sample_chunks(
         config = replace(config, warmup=0)
     recovery = recovery or Recovery(model)
     recovery.warmup = config.warmup
-    chunks = sample_all_chunks(config, model, start, graphs or choose_graph_policy(config, model), recovery)
+    chunks = sample_all_chunks(config, model, start, graphs or choose_graph_capturer(config, model), recovery)
     for chunk in islice(chunks, 0 if is_continued else config.warmup):
         on_warmup(chunk.latents)
     yield from chunks
@@ -114,7 +114,7 @@ def sample_all_chunks(
     config: GenerationConfig,
     model: ModelRunner,
     start: SamplerState | None,
-    graphs: GraphPolicy | None,
+    graphs: GraphCapturer | None,
     recovery: Recovery,
 ) -> Iterator[SampledChunk]:
     """Every chunk of latents, including the warm-up. Raises: InvalidOutputError."""
@@ -131,7 +131,7 @@ def sample_all_chunks(
         execution = replace(config.execution, compile=False)
         return make_denoiser(replace(config, execution=execution), model.upcast("transformer"), levels, wrap)
 
-    def steps(bound: AnyDenoiser, start_state: SamplerState | None, graphs: GraphPolicy | None = None) -> States:
+    def steps(bound: AnyDenoiser, start_state: SamplerState | None, graphs: GraphCapturer | None = None) -> States:
         return denoise(
             config.schedule, bound, noise, solver, chunks=config.sampled_chunks, start=start_state, graphs=graphs
         )
@@ -152,7 +152,7 @@ def generate_frames(
     config: GenerationConfig,
     model: ModelRunner,
     start: SamplerState | None = None,
-    graphs: GraphPolicy | None = None,
+    graphs: GraphCapturer | None = None,
     recovery: Recovery | None = None,
     on_warmup: Callable[[], object] = lambda: None,
 ) -> Iterator[Pixels]:
@@ -165,7 +165,7 @@ def render_chunks(
     config: GenerationConfig,
     model: ModelRunner,
     start: SamplerState | None = None,
-    graphs: GraphPolicy | None = None,
+    graphs: GraphCapturer | None = None,
     recovery: Recovery | None = None,
     on_warmup: Callable[[], object] = lambda: None,
 ) -> Iterator[RenderedChunk]:
@@ -183,7 +183,7 @@ def render_chunks(
 
 
 def render_from(
-    config: GenerationConfig, model: ModelRunner, state: RenderState, graphs: GraphPolicy | None, recovery: Recovery
+    config: GenerationConfig, model: ModelRunner, state: RenderState, graphs: GraphCapturer | None, recovery: Recovery
 ) -> Iterator[RenderedChunk]:
     """Continue `render_chunks` after one of its states."""
     chunks = sample_chunks(config, model, move_state(state.sampler, model.device), graphs, recovery)

@@ -31,14 +31,14 @@ class PromptRange:
     fade_out: float = 0.0  # seconds before its end in which it may also show the next prompt
 
     def clip(self, start: float, end: float) -> PromptRange:
-        """The part of it between two times."""
+        """The part of this range between two times."""
         first, last = max(self.start, start), min(self.end, end)
         fade_in = max(0.0, self.start + self.fade_in - first)
         fade_out = 0.0 if last == inf else max(0.0, last - (self.end - self.fade_out))
         return PromptRange(self.prompt, first, last, fade_in, fade_out)
 
     def to_json(self) -> dict[str, Any]:
-        """As metadata; the end of the video is None."""
+        """The range as stored in metadata, where None is the end of the video."""
         values = {name: getattr(self, name) for name in FIELDS}
         return values | {"end": None if self.end == inf else self.end}
 
@@ -48,7 +48,7 @@ class PromptRange:
 
 
 def prompt_ranges(metadata: Mapping[str, Any]) -> list[PromptRange]:
-    """The ranges of a video; none if its prompts tell only a part: a video from an image, or one that continues such.
+    """The ranges of a video; none if its prompts describe only a part of it: if it continues an image or such a video.
 
     Raises: ModelError, KeyError for the metadata of other programs.
     """
@@ -61,7 +61,7 @@ def prompt_ranges(metadata: Mapping[str, Any]) -> list[PromptRange]:
 
 
 def timeline_ranges(metadata: Mapping[str, Any]) -> list[PromptRange]:
-    """A range for the prompt and each later one of the timeline, in seconds from the first generated frame.
+    """The ranges of the prompt and of each later one in the timeline, in seconds from the first generated frame.
 
     A change may show a window before its time, as noisy chunks of the window follow it too. It is complete a window
     after the first chunk or clip that begins with it, and after its blend.
@@ -86,7 +86,7 @@ def redone_ranges(
     """The ranges after the part from `start` to `end` was generated again with the prompts of `metadata`.
 
     Only frames of that part change; those near other prompts at its ends may show them too. offset: time of the first
-    generated frame. None where the video has none.
+    generated frame. Without ranges before, there are none after.
     """
     if not ranges:
         return []
@@ -124,7 +124,7 @@ def extended_ranges(
 def _join(
     before: Sequence[PromptRange], after: Sequence[PromptRange], fade_in: float = 0.0, fade_out: float = 0.0
 ) -> list[PromptRange]:
-    """Two parts of a video one after the other: as one range where the prompt stays, else with a transition."""
+    """Join the ranges of two consecutive parts: into one where the prompt stays, else with a transition."""
     if not before or not after:
         return [*before, *after]
     last, first = before[-1], after[0]
@@ -137,7 +137,7 @@ def _join(
 
 
 def _shift(ranges: Iterable[PromptRange], seconds: float) -> list[PromptRange]:
-    """The ranges later by `seconds`; the first one begins there."""
+    """The ranges, moved later by `seconds`."""
     return [replace(part, start=part.start + seconds, end=part.end + seconds) for part in ranges]
 
 

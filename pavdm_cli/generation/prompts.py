@@ -34,10 +34,10 @@ def make_denoiser(
         text = embeddings[number] if weight == 1 else [blend(*pair, weight) for pair in pairs]
         return model.text_kv(text, schedule, execution)
 
-    return TimelineDenoiser(lambda text: wrap(bind(text)), lambda newest: text_kv(*prompt_in_force(config, newest)))
+    return TimelineDenoiser(lambda text: wrap(bind(text)), lambda newest: text_kv(*active_prompt(config, newest)))
 
 
-def prompt_in_force(config: GenerationConfig, newest: int) -> tuple[int, float]:
+def active_prompt(config: GenerationConfig, newest: int) -> tuple[int, float]:
     """The index of the prompt for a window, and its blend weight in (0, 1].
 
     It is chosen by the start time of the window's newest chunk: a prompt takes effect with the first chunk that begins
@@ -54,16 +54,16 @@ def prompt_in_force(config: GenerationConfig, newest: int) -> tuple[int, float]:
 @torch.no_grad()
 def blend(before: TextEmbedding, after: TextEmbedding, weight: float) -> TextEmbedding:
     """Interpolate two embeddings token by token; a token that only one of them has is kept."""
-    length = max(len(before.rows), len(after.rows))
-    (rows_before, mask), (rows_after, other_mask) = (_pad(text, length) for text in (before, after))
-    rows = torch.where(mask[:, None], rows_before, rows_after).lerp(
-        torch.where(other_mask[:, None], rows_after, rows_before), weight
+    length = max(len(before.embeds), len(after.embeds))
+    (embeds_before, mask), (embeds_after, other_mask) = (_pad(text, length) for text in (before, after))
+    embeds = torch.where(mask[:, None], embeds_before, embeds_after).lerp(
+        torch.where(other_mask[:, None], embeds_after, embeds_before), weight
     )
-    return TextEmbedding(rows, None if before.mask is None and after.mask is None else mask | other_mask)
+    return TextEmbedding(embeds, None if before.mask is None and after.mask is None else mask | other_mask)
 
 
 def _pad(text: TextEmbedding, length: int) -> tuple[Tensor, Tensor]:
-    """Rows and mask padded to `length` tokens."""
-    missing = length - len(text.rows)
-    mask = torch.ones(len(text.rows), dtype=torch.bool, device=text.rows.device) if text.mask is None else text.mask
-    return nn.functional.pad(text.rows, (0, 0, 0, missing)), nn.functional.pad(mask.to(text.rows.device), (0, missing))
+    """Embeddings and mask padded to `length` tokens."""
+    embeds, missing = text.embeds, length - len(text.embeds)
+    mask = torch.ones(len(embeds), dtype=torch.bool) if text.mask is None else text.mask
+    return nn.functional.pad(embeds, (0, 0, 0, missing)), nn.functional.pad(mask.to(embeds.device), (0, missing))

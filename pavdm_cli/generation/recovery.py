@@ -47,16 +47,16 @@ class Recovery:
         """The largest valid |latent|."""
         return self.model.spec.latent_limit
 
-    def check_latents(self, chunk: int, value: T, values: Callable[[T], Tensor], recompute: Callable[[], T]) -> T:
+    def check_latents(self, chunk: int, value: T, get_latents: Callable[[T], Tensor], recompute: Callable[[], T]) -> T:
         """Return `value` if valid, else recompute it in float32. Raises: InvalidOutputError."""
         self.chunk = chunk = chunk - self.warmup
-        if not (problem := describe_fault(values(value), self.limit)):
+        if not (problem := describe_fault(get_latents(value), self.limit)):
             return value
         value = recompute()
         self.note_or_raise(
             "transformer",
             chunk,
-            (problem, describe_fault(values(value), self.limit)),
+            (problem, describe_fault(get_latents(value), self.limit)),
             precision_of(self.model.transformer),
         )
         return value

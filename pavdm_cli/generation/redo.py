@@ -41,7 +41,7 @@ class GeneratedVideo:
     metadata: Mapping[str, Any]
 
     @property
-    def is_conditioned(self) -> bool:
+    def starts_from_frames(self) -> bool:
         """Whether the generated frames continue a clip or an image."""
         return "source" in self.metadata or "image" in self.metadata
 
@@ -146,7 +146,7 @@ def check_times(original: GeneratedVideo, redo: RedoOptions) -> None:
 def original_config(original: GeneratedVideo, request: Request) -> GenerationConfig:
     """The configuration that generates the whole video. Raises: UsageError, DeviceError."""
     config = resolve(request)
-    if original.is_conditioned:
+    if original.starts_from_frames:
         config = replace(config, schedule=replace(config.schedule, first_chunk=0))
     if "source" in original.metadata:
         frames = math.ceil(config.frames * config.spec.fps / original.video.rate)
@@ -160,7 +160,7 @@ def _num_conditioning_frames(config: GenerationConfig, original: GeneratedVideo)
     from pavdm_cli.generation.image_start import num_image_frames  # which imports torch
 
     if "source" in original.metadata:
-        return config.layout.count(max(config.schedule.context, config.schedule.chunk))
+        return config.layout.num_frames(max(config.schedule.context, config.schedule.chunk))
     if "image" in original.metadata:
         return num_image_frames(config)
     return 0

@@ -56,7 +56,7 @@ class Output:
         check_name("--stream-format", self.stream_format, ("", *STREAM_FORMATS))
 
     @property
-    def to_stdout(self) -> bool:
+    def is_stdout(self) -> bool:
         """Whether the video goes to standard output instead of a file."""
         return self.path == STDOUT_PATH
 
@@ -147,13 +147,13 @@ class Request:
     def _check_warmup(self) -> None:
         if self.warmup is not None and not 0 <= self.warmup <= MAX_WARMUP:
             raise UsageError(f"--warmup must be 0 to {MAX_WARMUP} chunks, got {self.warmup}", "0 disables the warm-up")
-        if self.is_conditioned and self.warmup:
+        if self.starts_from_frames and self.warmup:
             raise UsageError(
                 "--warmup cannot be used with --image or extend: the video starts from existing frames", "omit --warmup"
             )
 
     @property
-    def is_conditioned(self) -> bool:
+    def starts_from_frames(self) -> bool:
         """Whether the video starts from existing frames: a clip or an image."""
         return self.extension is not None or self.image is not None
 

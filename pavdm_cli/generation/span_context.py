@@ -35,7 +35,7 @@ class SpanContext:
 
 
 def span_context(
-    config: GenerationConfig, model: ModelRunner, task: RedoTask, store: LatentStore | None
+    config: GenerationConfig, model: ModelRunner, task: RedoTask, store: LatentsReader | None
 ) -> SpanContext:
     """The latents around a span: the stored ones, or else re-encoded frames. Raises: InvalidOutputError."""
     following = _latent_range_after(config, task.span)
@@ -49,8 +49,8 @@ def span_context(
 
 
 @dataclass(frozen=True, slots=True)
-class LatentStore:
-    """All latents of a video, in a file."""
+class LatentsReader:
+    """Reads ranges of the latents that `LatentsWriter` stored."""
 
     path: Path
     shape: tuple[int, int, int]  # (C, h, w)
@@ -67,13 +67,13 @@ class LatentStore:
         return values.reshape(1, -1, *self.shape)
 
 
-def find_stored_latents(config: GenerationConfig, task: RedoTask) -> LatentStore | None:
+def find_stored_latents(config: GenerationConfig, task: RedoTask) -> LatentsReader | None:
     """The latents that the video's own run stored; None if there are none or they belong to another video.
 
     None also for a span that continues a clip or an image, whose latents are not stored.
     """
     video = task.original.video.path
-    if task.original.is_conditioned and not task.span.chunks.start:
+    if task.original.starts_from_frames and not task.span.chunks.start:
         return None
     partial = partial_path(video)
     checkpoint = _checkpoint(checkpoint_path(partial))
@@ -86,7 +86,7 @@ def find_stored_latents(config: GenerationConfig, task: RedoTask) -> LatentStore
     except OSError:
         return None
     dtype = checkpoint.render.sampler.window.dtype
-    return LatentStore(latents_path(partial), config.layout.shape, dtype, checkpoint.render.context)
+    return LatentsReader(latents_path(partial), config.layout.shape, dtype, checkpoint.render.context)
 
 
 def _checkpoint(path: Path) -> Checkpoint | None:
@@ -112,7 +112,7 @@ def _encode_before(config: GenerationConfig, model: ModelRunner, task: RedoTask)
     layout, schedule, span = config.layout, config.schedule, task.span
     start = span.origin + Fraction(span.frames.start, config.spec.fps) - task.original.video.start
     available = layout.filled_by(int(start * config.spec.fps))
-    count = layout.count(min(layout.whole(max(schedule.context, schedule.chunk)), available))
+    count = layout.num_frames(min(layout.whole(max(schedule.context, schedule.chunk)), available))
     return _encode(config, model, task, range(span.frames.start - count, span.frames.start))
 
 
@@ -122,9 +122,9 @@ def _encode_after(config: GenerationConfig, model: ModelRunner, task: RedoTask) 
     span, stop = task.span, task.span.frames.stop
     if config.schedule.loop:
         count = len(_latent_range_after(config, span))
-        return _encode(config, model, task, range(layout.count(count, config.continues_stream)))[:, :count]
+        return _encode(config, model, task, range(layout.num_frames(count, config.continues_stream)))[:, :count]
     if layout.unit > 1 or layout.first == layout.rest:
-        latents = _encode(config, model, task, range(stop, stop + layout.count(count)))
+        latents = _encode(config, model, task, range(stop, stop + layout.num_frames(count)))
         return latents[:, :count]
     lead = layout.first + layout.rest * min(count, (stop - layout.first) // layout.rest)
     latents = _encode(config, model, task, range(stop - lead, stop + layout.rest * count))

@@ -57,7 +57,7 @@ def _is_stored_change(value: object) -> bool:
     return not mismatches(value, CHANGE_FIELDS)
 
 
-STORED = list_of(Kind("an object with a time and a prompt", _is_stored_change), MAX_CHANGES)
+TIMELINE_KIND = list_of(Kind("an object with a time and a prompt", _is_stored_change), MAX_CHANGES)
 
 
 def format_seconds(seconds: float) -> str:

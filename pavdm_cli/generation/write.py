@@ -12,20 +12,20 @@ from typing import Any
 
 from pavdm_cli.generation import image_start
 from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo
+from pavdm_cli.generation.checkpoint_writer import CheckpointWriter, SavedFiles, Writer, machine_name, open_latents
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.device_errors import report_device_errors
 from pavdm_cli.generation.extend import Source, resample_frames
 from pavdm_cli.generation.latents_file import render_from_latents
-from pavdm_cli.generation.pipeline import choose_graph_policy, render_chunks, render_from
+from pavdm_cli.generation.pipeline import choose_graph_capturer, render_chunks, render_from
 from pavdm_cli.generation.provenance import collect_metadata
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.generation.request import Output, Request
-from pavdm_cli.generation.saver import CheckpointWriter, SavedFiles, Writer, create_saver, machine_name
 from pavdm_cli.generation.stored_request import resolved_request
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.runtime.printable import pluralize
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.video import (
     EncoderOptions,
     Frame,
@@ -80,9 +80,11 @@ def write_video(
     metadata = dict(checkpoint.run.metadata) if checkpoint else build_metadata(config, model, output, still)
     with VideoWriter(output.path, width, height, config.spec.fps, metadata, encoding, output.force) as writer:
         request = replace(resolved_request(config, model, output), image=still.path if still else None)
-        run = Run(writer, config, model, choose_graph_policy(config, model), make_recovery(model, checkpoint), control)
+        run = Run(
+            writer, config, model, choose_graph_capturer(config, model), make_recovery(model, checkpoint), control
+        )
         with (
-            make_saver(run, request, metadata, config.frames, checkpoint) as saver,
+            open_checkpoint_writer(run, request, metadata, config.frames, checkpoint) as checkpoint_writer,
             report_device_errors(config, partial(close_and_describe, writer)),
         ):
             chunks = (
@@ -91,7 +93,7 @@ def write_video(
                 else chunks_from_start(config, model, still, run.graphs, run.recovery, control)
             )
             is_complete = run_until_stopped(
-                write_chunks(run, chunks, saver), lambda: writer.frames < config.frames, control
+                write_chunks(run, chunks, checkpoint_writer), lambda: writer.frames < config.frames, control
             )
         return finish(run, output, metadata, is_complete)
 
@@ -111,7 +113,7 @@ class Run:
     writer: Writer
     config: GenerationConfig
     model: ModelRunner
-    graphs: GraphPolicy | None
+    graphs: GraphCapturer | None
     recovery: Recovery
     control: RunControl
 
@@ -120,7 +122,7 @@ def make_recovery(model: ModelRunner, checkpoint: Checkpoint | None) -> Recovery
     return Recovery(model, [*checkpoint.notes] if checkpoint else [])
 
 
-def make_saver(
+def open_checkpoint_writer(
     run: Run, request: Request, metadata: Mapping[str, Any], total: int, checkpoint: Checkpoint | None
 ) -> AbstractContextManager[CheckpointWriter]:
     extension, redo = request.extension, request.redo
@@ -128,14 +130,17 @@ def make_saver(
     digests = {str(path.absolute()): "" for path in inputs if path}
     info = RunInfo(run.writer.path.name, request, metadata, machine_name(run.model.device), total, digests)
     info = checkpoint.run if checkpoint else info
-    return create_saver(run.writer, info, run.recovery.notes, checkpoint, run.control.on_saved)
+    latents = open_latents(run.writer, info, checkpoint)
+    return CheckpointWriter(
+        run.writer, info, run.recovery.notes, latents, resumed=checkpoint is not None, on_saved=run.control.on_saved
+    )
 
 
 def chunks_from_start(
     config: GenerationConfig,
     model: ModelRunner,
     still: StillImage | None,
-    graphs: GraphPolicy | None,
+    graphs: GraphCapturer | None,
     recovery: Recovery,
     control: RunControl,
 ) -> Iterator[RenderedChunk]:
@@ -189,7 +194,7 @@ def scale_metadata(scale: Scale) -> dict[str, Any]:
 
 
 def write_chunks(
-    run: Run, chunks: Iterable[RenderedChunk], saver: CheckpointWriter, source: Source | None = None
+    run: Run, chunks: Iterable[RenderedChunk], checkpoint_writer: CheckpointWriter, source: Source | None = None
 ) -> Iterator[int]:
     """Write chunks as they are made, at the rate of `source`; yields the number of newly durable frames.
 
@@ -200,7 +205,7 @@ def write_chunks(
         run.control.on_chunk(chunk)
         writer.write(_resample(chunk, run, source) if source else chunk.frames)
         writer.check()
-        saver.save(chunk)
+        checkpoint_writer.save(chunk)
         yield max(0, writer.durable_frames - num_reported)
         num_reported = max(num_reported, writer.durable_frames)
     writer.flush()

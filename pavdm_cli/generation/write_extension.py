@@ -14,7 +14,7 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.device_errors import report_device_errors
 from pavdm_cli.generation.extend import Source, frames_to_read, stored_fields
-from pavdm_cli.generation.pipeline import choose_graph_policy, render_chunks, state_after_clip
+from pavdm_cli.generation.pipeline import choose_graph_capturer, render_chunks, state_after_clip
 from pavdm_cli.generation.prompt_ranges import extended_ranges
 from pavdm_cli.generation.provenance import collect_metadata
 from pavdm_cli.generation.request import Output
@@ -26,7 +26,7 @@ from pavdm_cli.generation.write import (
     close_and_describe,
     finish,
     make_recovery,
-    make_saver,
+    open_checkpoint_writer,
     remaining_chunks,
     run_until_stopped,
     scale_metadata,
@@ -56,18 +56,18 @@ def write_extension(
     extension, total = source.extension, source.copied + source.frames
     plan = ExtensionOptions(extension.audio, extension.only_new, metadata, encoding, output.force, source.scale)
     with report_device_errors(config):
-        end, graphs = last_frames(config, source), choose_graph_policy(config, model)
+        end, graphs = last_frames(config, source), choose_graph_capturer(config, model)
     with ExtensionWriter(source.video, output.path, plan) as file:
         request = replace(resolved_request(config, model, output), frames=source.frames, extension=extension)
         run = Run(file, config, model, graphs, make_recovery(model, checkpoint), control)
         with (
-            make_saver(run, request, metadata, total, checkpoint) as saver,
+            open_checkpoint_writer(run, request, metadata, total, checkpoint) as checkpoint_writer,
             report_device_errors(config, partial(close_and_describe, file)),
         ):
             copy = checkpoint is None or not checkpoint.file.written
             copy_counts = (1 for _ in file.copy_input(end.add)) if copy else iter(())
             chunks = remaining_chunks(run, checkpoint) if checkpoint else _extension_chunks(run, source, end)
-            new_counts = write_chunks(run, chunks, saver, source)
+            new_counts = write_chunks(run, chunks, checkpoint_writer, source)
             is_complete = run_until_stopped(chain(copy_counts, new_counts), lambda: file.frames < total, control)
         return finish(run, output, metadata, is_complete, source.copied)
 

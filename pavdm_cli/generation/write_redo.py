@@ -15,12 +15,12 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import RenderedChunk, RenderState
 from pavdm_cli.generation.device_errors import report_device_errors
 from pavdm_cli.generation.extend import Source
-from pavdm_cli.generation.pipeline import choose_graph_policy, make_levels, render_chunks, render_from
+from pavdm_cli.generation.pipeline import choose_graph_capturer, make_levels, render_chunks, render_from
 from pavdm_cli.generation.prompt_ranges import prompt_ranges, redone_ranges
 from pavdm_cli.generation.provenance import collect_metadata
 from pavdm_cli.generation.redo import GeneratedVideo, RedoTask, Span
 from pavdm_cli.generation.request import Extension, Output
-from pavdm_cli.generation.span_context import LatentStore, SpanContext, find_stored_latents, span_context
+from pavdm_cli.generation.span_context import LatentsReader, SpanContext, find_stored_latents, span_context
 from pavdm_cli.generation.stored_request import resolved_request
 from pavdm_cli.generation.write import (
     Run,
@@ -29,7 +29,7 @@ from pavdm_cli.generation.write import (
     close_and_describe,
     finish,
     make_recovery,
-    make_saver,
+    open_checkpoint_writer,
     remaining_chunks,
     run_until_stopped,
     write_chunks,
@@ -66,13 +66,15 @@ def write_redo(
     with SpliceWriter(span.splice, output.path, metadata, encoding, output.force) as writer:
         frames = original.metadata["frames"]
         request = replace(resolved_request(config, model, output), frames=frames, seconds=None, redo=task.options)
-        run = Run(writer, config, model, choose_graph_policy(config, model), make_recovery(model, checkpoint), control)
+        run = Run(
+            writer, config, model, choose_graph_capturer(config, model), make_recovery(model, checkpoint), control
+        )
         with (
-            make_saver(run, request, metadata, total, checkpoint) as saver,
+            open_checkpoint_writer(run, request, metadata, total, checkpoint) as checkpoint_writer,
             report_device_errors(config, partial(close_and_describe, writer)),
         ):
             chunks = remaining_chunks(run, checkpoint) if checkpoint else _span_chunks(run, task, store)
-            counts = write_chunks(run, chunks, saver, _source(original) if span.is_resampled else None)
+            counts = write_chunks(run, chunks, checkpoint_writer, _source(original) if span.is_resampled else None)
             is_complete = run_until_stopped(counts, lambda: writer.frames < total, control)
         result = finish(run, output, metadata, is_complete)
     if is_complete and task.options.in_place:
@@ -108,12 +110,12 @@ def _changed_ranges(task: RedoTask, fields: dict[str, Any]) -> dict[str, Any]:
     return {} if after == before else {"prompt_ranges": [part.to_json() for part in after]}
 
 
-def _span_chunks(run: Run, task: RedoTask, store: LatentStore | None) -> Iterator[RenderedChunk]:
+def _span_chunks(run: Run, task: RedoTask, store: LatentsReader | None) -> Iterator[RenderedChunk]:
     config, model, span = run.config, run.model, task.span
     context = span_context(config, model, task, store)
     if store is None and (context.before.shape[1] or context.after is not None):
         run.recovery.notes.append(ENCODED_NOTE)
-    if not span.chunks.start and not task.original.is_conditioned:
+    if not span.chunks.start and not task.original.starts_from_frames:
         noise = seeded_noise(config.seed, model.noise_shape())
         start = empty_state(noise, make_levels(config).sigmas.to(model.device))
         after = None if context.after is None else context.after.to(start.window)

@@ -9,7 +9,7 @@ from pavdm_cli.errors import OutputError
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.device_errors import report_device_errors
-from pavdm_cli.generation.pipeline import choose_graph_policy
+from pavdm_cli.generation.pipeline import choose_graph_capturer
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.generation.request import Output
 from pavdm_cli.generation.write import RunControl, WriteResult, build_metadata, chunks_from_start, encoder_options
@@ -30,7 +30,7 @@ def write_stream(
     stream_format, encoding, is_complete = output.stream_format or "mp4", encoder_options(config, output), False
     writer = StreamWriter(STDOUT_FD, stream_format, config.spec.size, config.spec.fps, metadata, encoding)
     try:
-        graphs = choose_graph_policy(config, model)
+        graphs = choose_graph_capturer(config, model)
         chunks = chunks_from_start(config, model, still, graphs, recovery, control)
         with report_device_errors(config), suppress(KeyboardInterrupt), control.interruptible():
             is_complete = _write(chunks, writer, config.frames, control)

@@ -84,7 +84,7 @@ def _num_known_parts(folder: Path, spec: ModelSpec) -> int:
 def _similarity(folder: Path, spec: ModelSpec) -> int:
     """Distinguishing values in the configurations that match the model's, minus those that do not."""
     score = 0
-    for part, values in spec.distinguishing.items():
+    for part, values in spec.distinguishing_config.items():
         path = folder / part / CONFIG
         if path.is_file():
             config = _read(path)

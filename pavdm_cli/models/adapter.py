@@ -51,13 +51,13 @@ class Placement:
     text_device: torch.device | None = None  # of the text encoder; None: the device
     decode_batch: int = DECODE_BATCH  # frames of 240p in the VAE at a time
     tiled: bool = False  # run the VAE in tiles: less memory, slightly different frames
-    vae: bool = True  # load the VAE
-    transformer: bool = True  # load the transformer
+    load_vae: bool = True
+    load_transformer: bool = True
     shards: int = 1  # processes that share the transformer's weights: each loads its own once they are sharded
     lora: tuple[LoraFile, ...] = ()  # merged into the transformer
 
     @property
-    def weights(self) -> torch.device:
+    def weights_device(self) -> torch.device:
         """The device that weights are loaded to."""
         return self.storage or self.device
 
@@ -68,20 +68,23 @@ class Placement:
 
     def bytes_by_device(self, transformer: int, vae: int) -> dict[torch.device, int]:
         """What loading weights of these sizes needs on each device; a shard goes straight to the model's device."""
-        shard, device = (transformer // self.shards, self.device) if self.loads_shards else (transformer, self.weights)
-        return {self.weights: vae} | {device: shard + vae * (device == self.weights)}
+        weights_device = self.weights_device
+        shard, device = (
+            (transformer // self.shards, self.device) if self.loads_shards else (transformer, weights_device)
+        )
+        return {weights_device: vae} | {device: shard + vae * (device == weights_device)}
 
     @property
-    def text(self) -> torch.device:
+    def text_encoder_device(self) -> torch.device:
         """The device of the text encoder."""
         return self.text_device or self.device
 
 
 @dataclass(frozen=True, slots=True)
 class TextEmbedding:
-    """A prompt's token vectors, and which of them are not padding."""
+    """A prompt's token embeddings, and which of them are not padding."""
 
-    rows: Tensor  # (L, width)
+    embeds: Tensor  # (L, width)
     mask: Tensor | None = None  # bool (L,); None: no padding
 
 
@@ -100,7 +103,7 @@ class StepShape:
 class DenoiserConfig:
     """How a denoiser is built. `cache_modulation` and `cache_text` are for benchmarks: they change no frame."""
 
-    context: int  # positions before the window's first latent
+    position_offset: int  # RoPE position of the window's first latent
     size: tuple[int, int]  # pixels, height and width
     fps: float
     reuse_context: bool  # keys and values of the context are cached until the window shifts
@@ -117,7 +120,7 @@ class Stream(Protocol):
 
     @property
     def replay(self) -> int:
-        """Latents that must be pushed again, from now, to rebuild the state exactly."""
+        """Number of most recent latents to replay to rebuild the current state exactly."""
 
     def push(self, values: Tensor, /) -> Tensor:
         """Frames (B, n, 3, H, W), 0 to 1, to latents (B, T, C, h, w), or back; an incomplete unit waits for more.
@@ -149,7 +152,7 @@ class VideoModel(Protocol):
     def options(self) -> tuple[ModelOption, ...]: ...
 
     @property
-    def published(self) -> ModelSpec:
+    def published_spec(self) -> ModelSpec:
         """The spec of the published model, also where these weights are in a folder of the user's."""
 
     def __hash__(self) -> int: ...
@@ -175,7 +178,7 @@ class VideoModel(Protocol):
     def text_tokens(self) -> int:
         """Tokens of a typical prompt, for benchmarks."""
 
-    def prompt_notes(self, text: str) -> list[str]:
+    def truncation_notes(self, text: str) -> list[str]:
         """One line on what is cut off a formatted prompt, if anything."""
 
     def count_tokens(self, text: str) -> int:
@@ -193,7 +196,7 @@ class VideoModel(Protocol):
     def digest(self) -> str:
         """16 hexadecimal digits of the weights. Raises: ModelError."""
 
-    def weights_digest(self, part: str) -> str:
+    def part_digest(self, part: str) -> str:
         """The same of the VAE ("vae"), or of everything that a prompt's embedding depends on ("text")."""
 
 
@@ -234,20 +237,20 @@ class LoadedModel(Protocol):
         """Length of the longest prompt in tokens, and their width."""
 
     @property
-    def hidden(self) -> int:
+    def hidden_size(self) -> int:
         """Width of the residual stream."""
 
     @property
-    def head_width(self) -> int:
+    def head_dim(self) -> int:
         """Width of an attention head."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the residual stream."""
+        """Dtype of the residual stream."""
 
     @property
     def matmul_dtype(self) -> torch.dtype:
-        """Of the largest matmuls."""
+        """Dtype of the largest matmuls."""
 
     def tokens_per_latent(self, layout: LatentLayout) -> int: ...
 
@@ -271,9 +274,14 @@ class LoadedModel(Protocol):
         """
 
     def velocity(
-        self, noisy: Tensor, timesteps: Tensor, text: Sequence[TextEmbedding], config: DenoiserConfig
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Sequence[TextEmbedding],
+        config: DenoiserConfig,
+        num_context_latents: int = 0,
     ) -> Tensor:  # (B, T, C, h, w), (B, T) from 0 to 1000
-        """Clean - noise, differentiable; the first `config.context` latents attend over time to themselves alone."""
+        """Clean - noise, differentiable; the first `num_context_latents` attend over time to themselves alone."""
 
     def unfreeze(self) -> None:
         """Set `requires_grad` on the weights that the model's own training updates."""

@@ -65,11 +65,11 @@ class ExecutionConfig:
             raise UsageError(
                 f"--decode-batch must be 0 to {MAX_DECODE_BATCH}, got {self.decode_batch}", "0 is automatic"
             )
-        if self.offload != "none" and (pinning := self.pinning_options):
+        if self.offload != "none" and (conflicts := self.offload_conflicts):
             raise UsageError(
-                f"{pinning[0]} cannot be combined with --offload, which moves weights", "leave one of them out"
+                f"{conflicts[0]} cannot be combined with --offload, which moves weights", "leave one of them out"
             )
-        check_graphs_on(self.cuda_graphs, self.graph_conflict)
+        reject_graph_conflict(self.cuda_graphs, self.graph_conflict)
 
     @property
     def graph_conflict(self) -> str:
@@ -81,7 +81,7 @@ class ExecutionConfig:
         return "" if self.offload == "none" else "--offload, which moves weights"
 
     @property
-    def pinning_options(self) -> list[str]:
+    def offload_conflicts(self) -> list[str]:
         """The options that need all weights to stay in place."""
         names = ("cuda_graphs", "overlap_decode", "shard_weights")
         switches = [f"--{name.replace('_', '-')} on" for name in names if getattr(self, name) == "on"]
@@ -99,7 +99,7 @@ class ExecutionConfig:
         return self.context_cache == "reuse"
 
 
-def check_graphs_on(cuda_graphs: str, graph_conflict: str) -> None:
+def reject_graph_conflict(cuda_graphs: str, graph_conflict: str) -> None:
     """Reject CUDA graphs that are "on" next to an option that rules them out. Raises: UsageError."""
     if cuda_graphs == "on" and graph_conflict:
         raise UsageError(f"--cuda-graphs on cannot be combined with {graph_conflict}", "leave one of them out")

@@ -20,14 +20,14 @@ class ConvPrecision:
 @contextmanager
 def exact_convolutions() -> Iterator[None]:
     """Inside the block, and in other threads meanwhile, a GPU convolves in full float32; restored afterwards."""
-    _enter(1)
+    _change_depth(1)
     try:
         yield
     finally:
-        _enter(-1)
+        _change_depth(-1)
 
 
-def _enter(change: int) -> None:
+def _change_depth(change: int) -> None:
     switch = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # set when torch is imported
     with ConvPrecision.lock:
         if not ConvPrecision.blocks:

@@ -28,15 +28,15 @@ class LatentLayout:
         """Average over a long video."""
         return Fraction(self.unit_frames, self.unit)
 
-    def frames(self, first: int, last: int, continues_stream: bool = False) -> range:
-        """The frames of latents `first` to `last` - 1; continues_stream: the stream continues another one."""
-        return range(self._start(first, continues_stream), self._start(last, continues_stream))
+    def frame_range(self, start: int, stop: int, continues_stream: bool = False) -> range:
+        """The frames of latents `start` to `stop` - 1; continues_stream: the stream continues another one."""
+        return range(self._start(start, continues_stream), self._start(stop, continues_stream))
 
-    def count(self, latents: int, continues_stream: bool = False) -> int:
+    def num_frames(self, latents: int, continues_stream: bool = False) -> int:
         """Frames of `latents` rounded up to whole units, from the start of a stream."""
         return self._start(self.whole(latents), continues_stream)
 
-    def latents(self, frames: int, continues_stream: bool = False) -> int:
+    def num_latents(self, frames: int, continues_stream: bool = False) -> int:
         """The smallest number of latents in whole units that covers `frames`."""
         if frames <= 0:
             return 0

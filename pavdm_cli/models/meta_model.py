@@ -86,7 +86,7 @@ def estimate_vae_memory(model: ModelRunner, device: torch.device, frames: int = 
     layout = model.layout
     # One unit at a time; a VAE whose first latent stands for fewer frames has a state, which is full after three.
     unit = layout.unit if layout.unit > 1 or layout.first == layout.rest else 3
-    shape = (1, min(frames, layout.count(unit)), 3, *model.spec.size)
+    shape = (1, min(frames, layout.num_frames(unit)), 3, *model.spec.size)
     clip = torch.zeros(shape, device=model.device)
     with torch.no_grad(), emulate_device(device, model.model.dtype), MemoryTracker() as tracker:
         peak = tracker.peak_bytes

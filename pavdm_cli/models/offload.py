@@ -17,7 +17,7 @@ from pavdm_cli.models.adapter import LoadedModel, Stream
 ALIGNMENT = 256  # bytes: fast loads need aligned weights
 
 
-class PinnedPack:
+class PackedWeights:
     """Weights in one contiguous buffer of host memory, so that one copy moves them all."""
 
     def __init__(self, weights: Sequence[Tensor], pin_memory: bool) -> None:
@@ -47,7 +47,7 @@ class OffloadedModule:
     def __init__(self, units: Iterable[Sequence[Tensor]], device: torch.device) -> None:
         """units: its weights in small groups, since packing holds one group twice."""
         self.device = device
-        self.packs = [PinnedPack(unit, device.type == "cuda") for unit in units]
+        self.packs = [PackedWeights(unit, device.type == "cuda") for unit in units]
         self.loaded = False
 
     def onload(self) -> None:
@@ -100,9 +100,9 @@ class StagingBuffer:
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.data = torch.empty(size, dtype=torch.uint8, device=device)
-        self.filled, self.read = (_event(device) for _ in range(2))
-        if self.read:  # earlier kernels may still use this memory
-            self.read.record()
+        self.filled_event, self.read_event = (_event(device) for _ in range(2))
+        if self.read_event:  # earlier kernels may still use this memory
+            self.read_event.record()
 
 
 class BlockLoader:
@@ -112,7 +112,7 @@ class BlockLoader:
     """
 
     def __init__(self, blocks: Sequence[nn.Module], resident: frozenset[str], device: torch.device) -> None:
-        self.packs = [PinnedPack(streamed_weights(block, resident), device.type == "cuda") for block in blocks]
+        self.packs = [PackedWeights(streamed_weights(block, resident), device.type == "cuda") for block in blocks]
         size = max(pack.host.numel() for pack in self.packs)
         self.buffers = [StagingBuffer(size, device) for _ in range(2)]
         self.copier: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
@@ -132,7 +132,7 @@ class BlockLoader:
         if self.prefetched != number:
             self._fill(pack, buffer)
         if self.copier:
-            torch.cuda.current_stream().wait_event(buffer.filled)
+            torch.cuda.current_stream().wait_event(buffer.filled_event)
         pack.bind(buffer.data[: pack.host.numel()])
         self.current, self.prefetched = number, (number + 1) % len(self.packs)
         self._fill(self.packs[self.prefetched], self.buffers[1 - self.active])
@@ -142,17 +142,17 @@ class BlockLoader:
         if self.current >= 0:
             self.packs[self.current].bind(self.packs[self.current].host)
             if self.copier:
-                self.buffers[self.active].read.record()
+                self.buffers[self.active].read_event.record()
         self.current = -1
 
-    def _fill(self, pack: PinnedPack, buffer: StagingBuffer) -> None:
+    def _fill(self, pack: PackedWeights, buffer: StagingBuffer) -> None:
         if not self.copier:
             buffer.data[: pack.host.numel()].copy_(pack.host)
             return
         with torch.cuda.stream(self.copier):
-            self.copier.wait_event(buffer.read)
+            self.copier.wait_event(buffer.read_event)
             buffer.data[: pack.host.numel()].copy_(pack.host, non_blocking=True)
-            buffer.filled.record()
+            buffer.filled_event.record()
 
 
 def _event(device: torch.device) -> Any:

@@ -103,7 +103,7 @@ class Channel:
         with suppress(RuntimeError, ValueError):
             _store().set(FAILURE, pickle.dumps((self.rank, error)))
 
-    def lost(self) -> LostProcessError:
+    def lost_process_error(self) -> LostProcessError:
         """The error for a process that has ended, with its reason if it said one."""
         try:
             rank, error = pickle.loads(_store().get(FAILURE)) if _store().check([FAILURE]) else (0, None)
@@ -127,8 +127,8 @@ class Workers:
 
     def begin(self, method: str, *arguments: Any, tensors: Sequence[Tensor] = ()) -> tuple[Handle, Callable[[], None]]:
         """Begin a call in every worker; returns a handle of its result, and a function that waits for its start."""
-        key, dropped_keys = next(self._keys), tuple(self._dropped)
-        self._dropped.clear()
+        key = next(self._keys)
+        dropped_keys = tuple(self._dropped.pop() for _ in range(len(self._dropped)))  # more may be dropped meanwhile
         message = Message(
             method, key, arguments, dropped_keys, tuple((tensor.shape, tensor.dtype) for tensor in tensors)
         )
@@ -137,7 +137,7 @@ class Workers:
             for tensor in tensors:
                 self.channel.broadcast_tensor(tensor.contiguous())
         except RuntimeError as error:
-            raise self.channel.lost() from error
+            raise self.channel.lost_process_error() from error
         handle = Handle(key)
         weakref.finalize(handle, self._dropped.append, key)
         return handle, self._wait
@@ -147,7 +147,7 @@ class Workers:
         try:
             errors = self.channel.gather(None)
         except RuntimeError as error:
-            raise self.channel.lost() from error
+            raise self.channel.lost_process_error() from error
         for rank, failure in enumerate(errors):
             if failure:
                 raise LostProcessError(f"process {rank} failed: {failure.message}", failure.hint)
@@ -160,7 +160,7 @@ class Workers:
         options: Options,
     ) -> Callable[[], None]:
         """Begin to load the transformer; returns a function that waits for it."""
-        _, wait = self.begin("load", spec, replace(placement, vae=False), execution, options)
+        _, wait = self.begin("load", spec, replace(placement, load_vae=False), execution, options)
         return wait
 
     def text_kv(self, text: Sequence[Sequence[TextEmbedding]], schedule: Schedule, execution: ExecutionConfig) -> Any:
@@ -192,13 +192,13 @@ class Workers:
         return wait
 
     @contextmanager
-    def own_call(self) -> Iterator[None]:
-        """Around what rank 0 computes meanwhile. Raises: LostProcessError."""
+    def translate_connection_errors(self) -> Iterator[None]:
+        """Around what rank 0 computes meanwhile: a failed connection becomes LostProcessError."""
         try:
             yield
         except RuntimeError as error:
             if is_lost_connection(error):
-                raise self.channel.lost() from error
+                raise self.channel.lost_process_error() from error
             raise
 
 
@@ -232,13 +232,13 @@ class WorkerPass:
             try:
                 return self.workers.channel.receive(window) if self.returns else None
             except RuntimeError as error:
-                raise self.workers.channel.lost() from error
+                raise self.workers.channel.lost_process_error() from error
 
         return result
 
 
 def _to_host(text: TextEmbedding) -> TextEmbedding:
-    return replace(text, rows=text.rows.cpu(), mask=None if text.mask is None else text.mask.cpu())
+    return replace(text, embeds=text.embeds.cpu(), mask=None if text.mask is None else text.mask.cpu())
 
 
 def worker_error(error: Exception) -> PavdmError:

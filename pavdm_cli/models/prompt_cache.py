@@ -20,38 +20,38 @@ TENSOR = "vectors"  # its name in a file
 
 @dataclass(frozen=True, slots=True)
 class PromptCache:
-    """Vectors (L, width) by cleaned prompt."""
+    """Token embeddings (L, width) by cleaned prompt."""
 
     encode: Callable[[str], Tensor]  # for a prompt that is not in the cache
-    key: Callable[[], str]  # everything that vectors depend on, except the prompt
+    key: Callable[[], str]  # everything that embeddings depend on, except the prompt
     folder: Path | None = None  # None: not on disk
-    vectors: dict[str, Tensor] = field(default_factory=dict)  # in this process
+    embeds: dict[str, Tensor] = field(default_factory=dict)  # in this process
 
     def get(self, text: str) -> Tensor:  # -> (L, width)
-        """The vectors of a prompt, encoded on a miss."""
-        if text not in self.vectors:
-            self.vectors[text] = self._from_disk(text)
-        return self.vectors[text]
+        """The embeddings of a prompt, encoded on a miss."""
+        if text not in self.embeds:
+            self.embeds[text] = self._load_or_encode(text)
+        return self.embeds[text]
 
     def is_stored(self, text: str) -> bool:
-        """Whether a prompt's vectors are on disk, so that no weights are needed."""
+        """Whether a prompt's embeddings are on disk, so that no weights are needed."""
         return self.folder is not None and self._path(self.folder, text).exists()
 
     def _path(self, folder: Path, text: str) -> Path:
         return folder / f"{hashlib.sha256(f'{self.key()} {text}'.encode()).hexdigest()[:32]}.safetensors"
 
-    def _from_disk(self, text: str) -> Tensor:
+    def _load_or_encode(self, text: str) -> Tensor:
         if self.folder is None:
             return self.encode(text)
         path = self._path(self.folder, text)
         try:
             return read_tensor(path, TENSOR)
         except (OSError, SafetensorError, InvalidError):
-            vectors = self.encode(text)
+            embeds = self.encode(text)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({TENSOR: vectors}, path)
+            save_file({TENSOR: embeds}, path)
         except (OSError, SafetensorError):
             with suppress(OSError):
                 path.unlink()  # the next run encodes the prompt again
-        return vectors
+        return embeds

@@ -24,7 +24,7 @@ MODELS = {
     "wan2.1-t2v-14b": "pavdm_cli.models.wan.model",
     "wan2.2-ti2v-5b": "pavdm_cli.models.wan.model",
 }  # each module defines MODEL, or several MODELS by name
-SHAPES = {"mid": "pavdm_cli.models.opensora.mid"}  # only for benchmarks, with random weights
+ARCHITECTURES = {"mid": "pavdm_cli.models.opensora.mid"}  # only for benchmarks, with random weights
 DEFAULT = "pocket"
 
 
@@ -36,8 +36,8 @@ def _import_model(name: str, module: str) -> VideoModel:
 
 
 def get(name: str) -> VideoModel:
-    """The model or benchmark shape of a name."""
-    return _import_model(name, (MODELS | SHAPES)[name])
+    """The model or benchmark architecture of a name."""
+    return _import_model(name, (MODELS | ARCHITECTURES)[name])
 
 
 def all_models() -> Iterator[VideoModel]:

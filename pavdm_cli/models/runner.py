@@ -31,10 +31,10 @@ from pavdm_cli.sampling.denoiser import (
     Denoiser,
     TextKV,
     batched_cfg,
+    inside_context_manager,
     parallel_cfg,
     partition_window,
     sequential_cfg,
-    with_context,
     with_onload,
     with_reference_ops,
 )
@@ -92,7 +92,7 @@ class ModelRunner:
 
     def residual_values(self, guidance: float) -> int:
         """Values in the residual stream per latent: batch * tokens * width."""
-        return (1 if guidance == 1 else 2) * self.model.tokens_per_latent(self.layout) * self.model.hidden
+        return (1 if guidance == 1 else 2) * self.model.tokens_per_latent(self.layout) * self.model.hidden_size
 
     def denoiser(
         self,
@@ -106,7 +106,9 @@ class ModelRunner:
     ) -> Denoiser:
         """The denoiser for a formatted prompt; a single pass if guidance is 1 or the prompt is empty."""
         guidance = guidance if text else 1.0
-        return self.denoiser_of(self.embed(text, guidance != 1, negative), schedule, levels, guidance, execution)
+        return self.denoiser_from_embeddings(
+            self.embed(text, guidance != 1, negative), schedule, levels, guidance, execution
+        )
 
     @torch.no_grad()
     def embed(self, text: str, cfg: bool, negative: str | None = None) -> list[TextEmbedding]:
@@ -120,7 +122,7 @@ class ModelRunner:
         negative_prompt = None if negative is None else self.text_encoder.encode([negative])[0]
         return [prompt, self.model.unconditional(prompt, negative_prompt)]
 
-    def denoiser_of(
+    def denoiser_from_embeddings(
         self,
         text: Sequence[TextEmbedding],
         schedule: Schedule,
@@ -146,7 +148,7 @@ class ModelRunner:
         if not self.workers:
             return tuple(self.model.text_kv(rows, config) for rows in passes)
         wait = self.workers.text_kv(passes, schedule, execution)
-        with self.workers.own_call():
+        with self.workers.translate_connection_errors():
             first_pass = self.model.text_kv(passes[0], config)
         return first_pass, wait()
 
@@ -156,8 +158,8 @@ class ModelRunner:
         """A function from what `text_kv` returns to a denoiser under a schedule; calling it computes nothing."""
         self._onload()
         wait = self.workers.bind(schedule, levels, execution, guidance) if self.workers else None
-        own_call = self.workers.own_call if self.workers else nullcontext
-        with own_call():
+        translate_connection_errors = self.workers.translate_connection_errors if self.workers else nullcontext
+        with translate_connection_errors():
             build = self.model.bind(levels, self.denoiser_config(schedule, execution))
         remote = wait() if wait else None
         span = self.spec.window
@@ -165,10 +167,10 @@ class ModelRunner:
         def one_pass(text: TextKV) -> Denoiser:
             return build(text) if execution.fused_kernels else with_reference_ops(build(text))
 
-        def denoiser_of(text: tuple[TextKV, ...]) -> Denoiser:
+        def build_denoiser(text: tuple[TextKV, ...]) -> Denoiser:
             first, *other_passes = text
             if remote:
-                local_denoiser = with_context(one_pass(first), own_call)
+                local_denoiser = inside_context_manager(one_pass(first), translate_connection_errors)
                 denoiser = parallel_cfg(local_denoiser, remote(other_passes[0]), guidance)
             elif other_passes:
                 denoiser = sequential_cfg(one_pass(first), one_pass(other_passes[0]), guidance)
@@ -177,7 +179,7 @@ class ModelRunner:
             denoiser = with_onload(denoiser, self.offloading.onload) if self.offloading else denoiser
             return partition_window(denoiser, span) if schedule.window > span else denoiser
 
-        return denoiser_of
+        return build_denoiser
 
     def _onload(self) -> None:
         """Load the transformer's offloaded weights onto the device."""
@@ -188,7 +190,7 @@ class ModelRunner:
         """How denoisers are built for a schedule."""
         causal = self.spec.causal and not schedule.noisy_context
         return DenoiserConfig(
-            context=schedule.offset,
+            position_offset=schedule.position_offset,
             size=self.spec.size,
             fps=self.spec.fps,
             reuse_context=execution.reuse_context and not schedule.noisy_context,
@@ -214,12 +216,12 @@ class ModelRunner:
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:  # (B, n, 3, H, W) -> (B, T, C, h, w)
-        """A whole clip."""
+        """Encode a whole clip."""
         return run_stream(self.encode_stream(), frames)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:  # (B, T, C, h, w) -> (B, n, 3, H, W)
-        """A whole clip."""
+        """Decode a whole clip."""
         return run_stream(self.decode_stream(), latents)
 
     def upcast(self, part: Literal["transformer", "vae"]) -> ModelRunner:
@@ -260,5 +262,5 @@ def with_offload(runner: ModelRunner, mode: str) -> ModelRunner:
 
 def with_attention(runner: ModelRunner, name: str) -> ModelRunner:
     """The same model with an attention backend by name, or the first that fits. Raises: UsageError, DeviceError."""
-    case = Case(machine_of(runner.device), runner.model.dtype, runner.model.head_width)
+    case = Case(machine_of(runner.device), runner.model.dtype, runner.model.head_dim)
     return replace(runner, attention=choose_backend(name, case))

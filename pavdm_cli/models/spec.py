@@ -1,4 +1,4 @@
-"""A model as data: sizes, weights, options of its own, and what it was trained for."""
+"""A model as data: sizes, weights, options of its own, and defaults."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class WeightPart:
     folder: str  # inside the model's folder
     repo: str
     revision: str  # a full commit, or a branch, which is resolved when it is downloaded
-    text: bool = False  # needed only to encode prompts
+    text: bool = False  # whether only the encoding of prompts needs it
     paths: tuple[str, ...] = ("",)  # folders of its files in the repository
 
 
@@ -51,14 +51,19 @@ class ModelOption:
 class IgnoredOption:
     """A command-line option that has no effect with a model."""
 
-    option: str
+    flag: str  # with its dashes
     reason: str
     hint: str = ""  # what to do instead; empty: the option is ignored with a note
+
+    @property
+    def key(self) -> str:
+        """The name in Python, as `ModelOption.key`."""
+        return self.flag.removeprefix("--").replace("-", "_")
 
 
 @dataclass(frozen=True, slots=True)
 class Efficiency:
-    """Shares of the matmul throughput that the stages of a video reach, and how far off a time estimate may be."""
+    """Model FLOPs utilization (MFU) of each stage, and the error bound of a time estimate."""
 
     denoise: float
     decode: float
@@ -68,34 +73,34 @@ class Efficiency:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What a model was trained for, and where its weights are."""
+    """What a model supports, its defaults, and where its weights are."""
 
     name: str
     description: str
     licence: str
-    folder: Path  # of its weights; a relative path is below the folder of downloaded models
-    size: tuple[int, int]  # pixels, height and width
-    fps: int
-    window: int  # noisy latents
-    chunk: int  # latents
-    steps: int  # default of sampling; a multiple of window / chunk, or a divisor of it
-    trained_steps: int  # levels of training: sampling may use every second or third
-    guidance: float  # default of sampling
-    method: str  # that it was trained for
-    solver: str = "euler"  # default of sampling
+    folder: Path  # where its weights are; a relative path is below the folder of downloaded models
+    size: tuple[int, int]  # default height and width in pixels
+    fps: int  # default frames per second
+    window: int  # default window size in noisy latents
+    chunk: int  # default chunk size in latents
+    steps: int  # default denoising steps; a multiple of window / chunk, or a divisor of it
+    trained_steps: int  # noise levels of training: sampling may use every second or third
+    guidance: float  # default guidance scale
+    method: str  # default method
+    solver: str = "euler"  # default solver
     first_chunk: int = 0  # latents of a video's first chunk; 0: `chunk`
-    size_multiple: int = 0  # of both sides; 0: only `sizes`
-    sizes: tuple[tuple[int, int], ...] = ()  # all that it makes; none: only `size`
-    max_side: int = 0  # pixels
+    size_multiple: int = 0  # number that both sides are multiples of; 0: only `sizes`
+    sizes: tuple[tuple[int, int], ...] = ()  # supported sizes; none: only `size`
+    max_side: int = 0  # longest supported side in pixels
     fps_range: tuple[int, int] = (0, 0)  # lowest and highest; (0, 0): only `fps`
-    frame_rates: tuple[int, ...] = ()  # those in `fps_range`, unless it is every one
+    frame_rates: tuple[int, ...] = ()  # supported rates in `fps_range`; none: every whole number
     context: int = 1  # default number of clean chunks in front of the window
     world: str = ""  # the only kind of content it can generate, if limited
     example_prompts: tuple[str, ...] = ()
-    tuned: bool = True  # trained for its method
-    reencodes: bool = False  # between clips, the last frames are decoded and encoded again by default
-    parts: tuple[WeightPart, ...] = ()  # to download; none: the weights are bundled with the package
-    files: tuple[str, ...] = ()  # that identify the model in a folder
+    tuned: bool = True  # whether it was trained for its default method
+    reencodes: bool = False  # default of --reencode: whether the context is decoded and encoded again between clips
+    parts: tuple[WeightPart, ...] = ()  # weights to download; none: they are bundled with the package
+    files: tuple[str, ...] = ()  # names that identify the model in a folder
     # Architectures that identify it in a folder, by part: `_class_name`, `model_type` or an entry of `architectures`
     # in the part's config.json, in upper or lower case.
     architectures: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
@@ -103,16 +108,16 @@ class ModelSpec:
     precisions: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"": ("fp32",)}, compare=False)
     distilled_guidance: float = 1.0  # CFG scale distilled into a single pass; 1: none (Meng et al. 2023)
     # Values in the configuration of a part that distinguish this model from others of the same architecture.
-    distinguishing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
-    empty_prompt: bool = False  # without a prompt, an empty one is encoded, as in training
-    lora: bool = False  # LoRA files can be merged into its transformer
-    terms: str = ""  # of a licence that must be accepted before the download
+    distinguishing_config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
+    empty_prompt: bool = False  # whether an empty prompt is encoded, as in training, instead of none
+    lora: bool = False  # whether LoRA files can be merged into its transformer
+    terms: str = ""  # licence terms that must be accepted before the download
     # |latent| above this is an error: the variance is 1, data stay below 8, and guidance of 100 reached 42.
     latent_limit: float = 100.0
     warmup: int = 0  # chunks generated and dropped first, since quality is lowest while the window fills
     loop_latents: int = 0  # last latents of a loop, conditioned on its start; 0: as many as the window has room for
     scale: int = 1  # default upscaling factor of its frames in files
-    causal: bool = True  # trained so that clean frames attend only to clean ones: the context cache is exact
+    causal: bool = True  # whether clean latents attend only to clean ones in training: the context cache is exact
     ignored: tuple[IgnoredOption, ...] = ()
     efficiency: Mapping[str, Efficiency] = field(default_factory=dict, compare=False)  # by device and precision
 

@@ -1,4 +1,4 @@
-"""Text encoders of the T5 family: prompts to cached vectors; the weights are loaded only for prompts not yet cached."""
+"""Text encoders of the T5 family: prompts to cached embeddings; weights are loaded only for prompts not yet cached."""
 
 from __future__ import annotations
 
@@ -94,10 +94,10 @@ def token_ids(tokenizer: Any, text: str, max_tokens: int) -> list[int]:
 
 @torch.no_grad()
 def run_encoder(encoder: Any, ids: list[int], device: torch.device) -> Tensor:  # -> (L, width)
-    """The vectors of one prompt, on the CPU."""
+    """The token embeddings of one prompt, on the CPU."""
     with silenced():
-        vectors: Tensor = encoder(torch.tensor([ids], device=device)).last_hidden_state
-    return vectors[0].cpu()
+        embeds: Tensor = encoder(torch.tensor([ids], device=device)).last_hidden_state
+    return embeds[0].cpu()
 
 
 def combined_digest(weights: str, files: Iterable[Path]) -> str:

@@ -73,7 +73,9 @@ def explain_compile_errors() -> Iterator[None]:
     try:
         yield
     except torch._dynamo.exc.BackendCompilerFailed as error:
-        raise DeviceError(f"--compile failed: {failure_reason(error)}", "omit it; the video will be the same") from None
+        raise DeviceError(
+            f"--compile failed: {failure_reason(error)}", "omit --compile; frames may differ in the last bits"
+        ) from None
 
 
 def failure_reason(error: Exception) -> str:

@@ -56,30 +56,30 @@ class CudaGraphBackend:
 
 
 @dataclass(slots=True)
-class GraphPolicy:
+class GraphCapturer:
     """Which calls are captured, and by which backend; afterwards, their number and cost."""
 
     backend: GraphBackend
     max_latents: float = inf  # longest captured call, including the context; longer ones are not launch-bound
     graph_conflict: str = ""  # an option with which no call can be captured, and why
     count: int = 0
-    buffers: int = 0  # bytes of the static input buffers
+    buffer_bytes: int = 0  # of the static input buffers
     seconds: float = 0.0  # spent capturing
 
     def __call__(self, call: Callable[..., Any], warmup_inputs: Iterable[tuple[Any, ...]]) -> GraphedCall:
         """`capture_call` with this backend."""
         start = time.perf_counter()
-        count, buffers = (len(call.captures), call.nbytes) if isinstance(call, GraphedCall) else (0, 0)
+        count, buffer_bytes = (len(call.captures), call.nbytes) if isinstance(call, GraphedCall) else (0, 0)
         graphed_call = capture_call(call, self.backend, warmup_inputs)
         self.count += len(graphed_call.captures) - count
-        self.buffers += graphed_call.nbytes - buffers
+        self.buffer_bytes += graphed_call.nbytes - buffer_bytes
         self.seconds += time.perf_counter() - start
         return graphed_call
 
     @property
     def bytes(self) -> int:
         """Device memory of the captures and of their static buffers."""
-        return self.backend.bytes + self.buffers
+        return self.backend.bytes + self.buffer_bytes
 
     @property
     def note(self) -> str:
@@ -89,19 +89,21 @@ class GraphPolicy:
         return cost if self.count else f"no CUDA graphs: {reason}"
 
 
-def check_graphs(mode: str, device: torch.device) -> None:
+def require_cuda_for_graphs(mode: str, device: torch.device) -> None:
     """Reject --cuda-graphs on without CUDA. Raises: DeviceError."""
     if mode == "on" and device.type != "cuda":
         raise DeviceError(f"--cuda-graphs on needs CUDA, and the device is {device.type}", "use --cuda-graphs auto")
 
 
-def choose_graphs(mode: str, device: torch.device, values: int, graph_conflict: str = "") -> GraphPolicy | None:
+def choose_graphs(mode: str, device: torch.device, values: int, graph_conflict: str = "") -> GraphCapturer | None:
     """CUDA graphs of all steps ("on"), of launch-bound steps ("auto"), or none ("off", or without CUDA).
 
-    values: residual-stream values per latent; graph_conflict: see `GraphPolicy`; disables capturing.
+    values: residual-stream values per latent; graph_conflict: see `GraphCapturer`; disables capturing.
     """
     latents = max_captured_latents(mode, device, values)
-    return GraphPolicy(CudaGraphBackend(device), 0 if graph_conflict else latents, graph_conflict) if latents else None
+    return (
+        GraphCapturer(CudaGraphBackend(device), 0 if graph_conflict else latents, graph_conflict) if latents else None
+    )
 
 
 def max_captured_latents(mode: str, device: torch.device, values: int) -> float:

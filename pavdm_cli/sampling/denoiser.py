@@ -121,15 +121,15 @@ def parallel_cfg(conditional: Denoiser, remote: RemotePass, scale: float) -> Den
     return FunctionDenoiser(prefill, velocity)
 
 
-def with_context(denoiser: Denoiser, context: Callable[[], AbstractContextManager[object]]) -> Denoiser:
-    """Run each call inside a context."""
+def inside_context_manager(denoiser: Denoiser, manager: Callable[[], AbstractContextManager[object]]) -> Denoiser:
+    """Run each call inside a context manager of its own."""
 
     def prefill(latents: Tensor, level: int) -> Cache:
-        with context():
+        with manager():
             return denoiser.prefill(latents, level)
 
     def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
-        with context():
+        with manager():
             return denoiser(window, levels, cache)
 
     return FunctionDenoiser(prefill, velocity)
@@ -158,9 +158,9 @@ def partition_window(denoiser: Denoiser, span: int) -> Denoiser:
     assert span >= 2
 
     def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
-        parts = [denoiser(window[:, :span], levels[:span], cache)]
+        parts = [denoiser(window[:, :span], levels[..., :span], cache)]
         for start, end in _later_spans(window.shape[1], span):
-            part = denoiser(window[:, end - span : end], levels[end - span : end], None)
+            part = denoiser(window[:, end - span : end], levels[..., end - span : end], None)
             parts.append(part[:, start - end :])
         return torch.cat(parts, dim=1)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pavdm_cli.sampling.cuda_graphs import GraphPolicy, signature
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer, signature
 from pavdm_cli.sampling.denoiser import AnyDenoiser, Cache, Denoiser, TextKV, bind_text
 from pavdm_cli.sampling.noise import Noise, NoiseLevels, add_noise
 from pavdm_cli.sampling.right_context import grow_right_context
@@ -79,7 +79,7 @@ def sample(
     *,
     chunks: int | None,
     start: SamplerState | None = None,
-    graphs: GraphPolicy | None = None,
+    graphs: GraphCapturer | None = None,
 ) -> Iterator[Tensor]:
     """Yield each new chunk, (B, chunk, C, H, W), as soon as it is clean. Arguments as for `denoise`."""
     states = denoise(schedule, denoiser, noise, solver, chunks=chunks, start=start, graphs=graphs)
@@ -122,7 +122,7 @@ def denoise(
     *,
     chunks: int | None,
     start: SamplerState | None = None,
-    graphs: GraphPolicy | None = None,
+    graphs: GraphCapturer | None = None,
 ) -> States:
     """Yield the state after every step until `chunks` new chunks are finished (None: without end).
 
@@ -181,7 +181,7 @@ def warmup_inputs(
         yield window, levels, denoiser.prefill(context, 0) if clean else None, solver.history(window)
 
 
-def roll(values: Tensor, entering: Tensor, leaving: int) -> Tensor:
+def shift_latents(values: Tensor, entering: Tensor, leaving: int) -> Tensor:
     """Drop the first `leaving` latents and append those entering: none leave in ramp-up, none enter in ramp-down."""
     return torch.cat([values[:, leaving:], entering], dim=1)
 
@@ -196,8 +196,8 @@ def shift_window(state: SamplerState, active: range, schedule: Schedule, noise: 
     if right_context is not None and schedule.sees_right_context(active):
         entering, right_context = torch.cat([entering, right_context], dim=1), None
     pairs = zip(state.history, solver.history(entering), strict=True)
-    history = tuple(roll(old, new, leaving) for old, new in pairs)
-    window = roll(state.window, entering, leaving)
+    history = tuple(shift_latents(old, new, leaving) for old, new in pairs)
+    window = shift_latents(state.window, entering, leaving)
     new_state = replace(state, chunks=active, window=window, history=history, right_context=right_context)
     length = schedule.context_latents(active)
     if not leaving:
@@ -229,7 +229,7 @@ def prefill_context(
         return None
     if not schedule.noisy_context and not levels.context_sigma:
         return denoiser.prefill(clean, 0)
-    level = schedule.level(state.chunks[0], state.now) if schedule.noisy_context else levels.context
+    level = schedule.level(state.chunks[0], state.now) if schedule.noisy_context else levels.context_row
     recent = range(first - state.context.shape[1], first)
     parts = [sample_noise(noise, part, clean, state.now) for part in (schedule.sink_latents(recent.start), recent)]
     return denoiser.prefill(add_noise(clean, torch.cat(parts, dim=1), levels.sigmas[level]), level)
@@ -275,7 +275,7 @@ def state_from_first_latents(schedule: Schedule, first: Tensor, noise: Noise, si
     num_given, nothing, chunk = first.shape[1], first[:, :0], len(schedule.latents(range(1)))
     assert 1 <= num_given <= chunk
     assert not schedule.noisy_context
-    window = roll(first, sample_noise(noise, range(num_given, chunk), first), 0)
+    window = shift_latents(first, sample_noise(noise, range(num_given, chunk), first), 0)
     return SamplerState(0, range(1), window, nothing, nothing, num_given=num_given)
 
 

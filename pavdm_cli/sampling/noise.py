@@ -41,22 +41,22 @@ def linear_sigmas(steps: int) -> Tensor:
     return shifted_sigmas(steps, 1.0)
 
 
-def shifted_sigmas(steps: int, ratio: float) -> Tensor:
-    """Noise fraction of levels 0 to `steps`, shifted towards noise by `ratio` > 1, as large or long videos need."""
+def shifted_sigmas(steps: int, shift: float) -> Tensor:
+    """Noise fraction of levels 0 to `steps`, shifted towards noise by `shift` > 1, as large or long videos need."""
     even = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
-    return (ratio * even / (1 + (ratio - 1) * even)).float()  # (steps + 1,)
+    return (shift * even / (1 + (shift - 1) * even)).float()  # (steps + 1,)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NoiseLevels:
     """Noise fraction and model timestep of levels 0 to `steps`, and of two more rows after them.
 
-    `unstarted` is noise that is not updated; `context` is the input noise of the clean context.
+    `unstarted_row` is noise that is not updated; `context_row` is the input noise of the clean context.
     """
 
     sigmas: Tensor  # (steps + 3,)
     timesteps: Tensor  # (steps + 3,), model timesteps of these levels
-    context_sigma: float = 0.0  # noise fraction of the row `context`
+    context_sigma: float = 0.0  # noise fraction of `context_row`
 
     @property
     def steps(self) -> int:
@@ -64,12 +64,12 @@ class NoiseLevels:
         return len(self.sigmas) - 3
 
     @property
-    def unstarted(self) -> int:
+    def unstarted_row(self) -> int:
         """Row of latents that have not started: noise."""
         return self.steps + 1
 
     @property
-    def context(self) -> int:
+    def context_row(self) -> int:
         """Row of the context."""
         return self.steps + 2
 

@@ -66,7 +66,7 @@ class Schedule:
         return self.capacity * self.chunk
 
     @property
-    def offset(self) -> int:
+    def position_offset(self) -> int:
         """Position of the window's first latent, whether there is a context or not."""
         return self.context + len(self.latents(self.sink)) if self.positions is None else self.positions
 
@@ -95,12 +95,12 @@ class Schedule:
         """The step at which a chunk enters as pure noise."""
         if not self.restart:
             return chunk * self.stride
-        window, place = divmod(chunk, self.restart)
-        return window * self.period + place * self.stride
+        window_index, position = divmod(chunk, self.restart)
+        return window_index * self.period + position * self.stride
 
-    def sees_right_context(self, window: range) -> bool:
+    def sees_right_context(self, active_chunks: range) -> bool:
         """Whether a window of these chunks sees the right context."""
-        return self.right_context_from is not None and window.start >= self.right_context_from
+        return self.right_context_from is not None and active_chunks.start >= self.right_context_from
 
     def level(self, chunk: int, now: int) -> int:
         """Level of a chunk before step `now`: `steps` when it enters, 0 when clean; `steps` + 1 before it enters."""
@@ -108,9 +108,9 @@ class Schedule:
 
     def active_chunks(self, now: int, first: int = 0, chunks: int | None = None) -> range:
         """Chunks in the window at step `now`, oldest first, of those from `first` to `chunks` - 1 (None: no end)."""
-        window, inside = divmod(now, self.period) if self.restart else (0, now)
-        begin = window * self.restart
-        oldest = max(first, begin + (inside - self.steps) // self.stride + 1)
+        window_index, step = divmod(now, self.period) if self.restart else (0, now)
+        begin = window_index * self.restart
+        oldest = max(first, begin + (step - self.steps) // self.stride + 1)
         if self.restart:
             oldest = max(oldest, begin)
         if (
@@ -118,23 +118,23 @@ class Schedule:
         ):  # include all chunks up to the right context
             assert chunks is not None
             return range(oldest, chunks)
-        newest = begin + inside // self.stride
+        newest = begin + step // self.stride
         end = max(newest + 1, oldest + self.capacity) if self.full_window else newest + 1
         end = min(end, begin + self.restart) if self.restart else end
         return range(oldest, end if chunks is None else min(end, chunks))
 
-    def newest(self, window: range, now: int) -> int:
+    def newest(self, active_chunks: range, now: int) -> int:
         """The newest chunk of a window that has started at step `now`; later ones are still noise."""
-        return next(chunk for chunk in reversed(window) if self.level(chunk, now) <= self.steps)
+        return next(chunk for chunk in reversed(active_chunks) if self.level(chunk, now) <= self.steps)
 
-    def context_latents(self, window: range) -> int:
+    def context_latents(self, active_chunks: range) -> int:
         """Number of clean latents to keep before a window of these chunks, if that many exist."""
         full = self.window + self.context if self.full_window else self.fill_to
-        return max(self.context, full - self._window_latents(window))
+        return max(self.context, full - self._window_latents(active_chunks))
 
-    def _window_latents(self, window: range) -> int:
+    def _window_latents(self, active_chunks: range) -> int:
         """Latents of a window that holds these chunks, the right context included."""
-        return len(self.latents(window)) + self.right_context * self.sees_right_context(window)
+        return len(self.latents(active_chunks)) + self.right_context * self.sees_right_context(active_chunks)
 
     def latents(self, chunks: range) -> range:
         """Indices of the latents in these chunks; those of a given clip are negative."""
@@ -169,14 +169,14 @@ class Schedule:
         end = last if chunks is None else min(chunks, last)
         end_step = self.entry_step(last) if chunks is None else self.entry_step(end - 1) + self.steps
         windows = (self.active_chunks(step, first, end) for step in range(now, end_step))
-        return {self.size(window, first, before) for window in windows if window}
+        return {self.size(active_chunks, first, before) for active_chunks in windows if active_chunks}
 
-    def size(self, window: range, first: int, before: int) -> tuple[int, int]:
+    def size(self, active_chunks: range, first: int, before: int) -> tuple[int, int]:
         """Noisy and clean latents of a step whose window holds these chunks; `first` and `before` as in `sizes`."""
-        latents = self.latents(window)
+        latents = self.latents(active_chunks)
         num_passed = latents.start - self.latents(range(first, first)).start
-        num_context = min(self.context_latents(window), before + num_passed)
-        return self._window_latents(window), num_context + len(self.sink_latents(latents.start - num_context))
+        num_context = min(self.context_latents(active_chunks), before + num_passed)
+        return self._window_latents(active_chunks), num_context + len(self.sink_latents(latents.start - num_context))
 
     def levels(self, chunks: range, now: int) -> tuple[int, ...]:
         """Levels of all latents in these chunks before step `now`, and of the right context behind them: 0."""
@@ -230,17 +230,6 @@ def fifo(steps: int, window: int, chunk: int, context: int = 1) -> Schedule:
     return Schedule(steps, 1, 1, chunk * context)
 
 
-def one_clip(steps: int, window: int, chunk: int = 1, context: int = 0) -> Schedule:
-    """Ordinary diffusion of a single clip. Paper section 2.1.
-
-    `chunk` and `context` have no effect: all methods have the same signature.
-
-    Raises: UsageError if a value is below 1.
-    """
-    _check_positive(steps=steps, window=window, chunk=chunk)
-    return Schedule(steps, steps, window, 0)
-
-
 def windows(steps: int, window: int, chunk: int, context: int = 1, stride: int = 0) -> Schedule:
     """One window after another, conditioned on the last latents of the previous one, which are part of it.
 
@@ -268,7 +257,6 @@ METHODS: dict[str, Callable[..., Schedule]] = {
     "rw": rw,
     "fifo": fifo,
     "windows": windows,
-    "one": one_clip,
 }
 
 

@@ -40,7 +40,7 @@ def create_job(body: CreateVideo, settings: ServeSettings, image: Path | None = 
     config = resolve(request)
     if image:
         image_start.notes(config, read_image(image))
-    require_weights(config.spec, True, config.video_model.published)
+    require_weights(config.spec, True, config.video_model.published_spec)
     total = 0 if request.endless else config.frames
     return _record("generate", request, total=total, suffix=_suffixes()[0], live=body.live)
 
@@ -61,7 +61,7 @@ def extend_job(body: ExtendVideo, settings: ServeSettings, source: Path) -> Vide
     suffix = suffix_for_audio(video_source.video, body.audio, _suffixes())
     check_extension(video_source.video, Path(f"name{suffix}"), ExtensionOptions(body.audio, body.only_new))
     config = resolve(replace(request, seconds=None, frames=video_source.frames_to_generate(request.spec.fps)))
-    require_weights(config.spec, bool(request.prompt), config.video_model.published)
+    require_weights(config.spec, bool(request.prompt), config.video_model.published_spec)
     request = replace(request, seconds=None, frames=None if request.forever else video_source.frames)
     total = 0 if video_source.endless else video_source.copied + video_source.frames
     return _record("extend", request, total=total, suffix=suffix, live=body.live)

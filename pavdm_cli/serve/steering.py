@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pavdm_cli.batch.render import Models
+from pavdm_cli.batch.render import ModelCache
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import checkpoint as checkpoints
 from pavdm_cli.generation import resume
@@ -25,7 +25,7 @@ from pavdm_cli.video.write.output import checkpoint_path, partial_path
 TOO_LATE = "the rest of the video is already being denoised"
 
 
-def steer(request: Request, prompt: str, models: Models) -> tuple[Request, float]:
+def steer(request: Request, prompt: str, models: ModelCache) -> tuple[Request, float]:
     """The request with a prompt that takes effect at the next shift, and when that is in seconds of the video.
 
     The video must not be rendered meanwhile; its checkpoint is given the new timeline, so that the rest of the file is

@@ -8,7 +8,7 @@ import threading
 from contextlib import suppress
 from typing import Any
 
-from pavdm_cli.batch.render import Models, render
+from pavdm_cli.batch.render import ModelCache, render
 from pavdm_cli.errors import PavdmError
 from pavdm_cli.generation import stored_request
 from pavdm_cli.generation.decode import RenderedChunk
@@ -29,7 +29,7 @@ class Worker:
 
     def __init__(self, settings: ServeSettings, store: Store, hub: Hub, preload: Request | None = None) -> None:
         """preload: request whose model is loaded at the start."""
-        self.settings, self.store, self.hub, self.models = settings, store, hub, Models()
+        self.settings, self.store, self.hub, self.models = settings, store, hub, ModelCache()
         self._preload = preload
         self._lock = threading.RLock()  # guards the choice of the video to render
         self._current = ""

@@ -60,7 +60,7 @@ class TrainConfig:
     validate_seconds: float = 120.0  # between validations, unless `validate_steps` is set
     validate_steps: int = 0
     sheet_seconds: float = 600.0  # between contact sheets
-    accumulate: int = 1  # batches per step
+    gradient_accumulation: int = 1  # batches per step
     make_optimizers: OptimizerFactory = muon_and_adamw
 
     def lr_at(self, step: int) -> float:
@@ -84,7 +84,7 @@ class TrainState:
 
 
 StepReport = Callable[[int, dict[str, float]], None]
-HINT = "give another --folder, or remove the checkpoint"
+HINT = "give another --output-dir, or remove the checkpoint"
 
 
 def train(
@@ -147,10 +147,10 @@ def load_checkpoint(state: TrainState, checkpoint: Path) -> None:
 def train_step(state: TrainState, config: TrainConfig) -> dict[str, float]:
     """One optimizer step; returns metrics. Raises: PavdmError if gradients are not finite."""
     state.task.model.train()
-    loss = sum(_backward(state, config, part) for part in range(config.accumulate))
+    loss = sum(_backward(state, config, part) for part in range(config.gradient_accumulation))
     norm = full_tensors(nn.utils.clip_grad_norm_(state.task.model.parameters(), config.max_grad_norm), keep=True)
     if not norm.isfinite():
-        raise PavdmError(f"training diverged at step {state.step}: the loss is {loss:g}", "try a lower --rate")
+        raise PavdmError(f"training diverged at step {state.step}: the loss is {loss:g}", "try a lower --learning-rate")
     for optimizer in state.optimizers:
         for group in optimizer.param_groups:
             group["lr"] = config.lr_at(state.step)
@@ -211,7 +211,7 @@ def save_checkpoint(state: TrainState, path: Path) -> None:
 
 def _backward(state: TrainState, config: TrainConfig, part: int) -> float:
     """Accumulate the gradients of one batch; returns its share of the step's loss."""
-    loss = state.task.loss(state.step * config.accumulate + part) / config.accumulate
+    loss = state.task.loss(state.step * config.gradient_accumulation + part) / config.gradient_accumulation
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.item()
 

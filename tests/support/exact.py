@@ -42,6 +42,13 @@ SCHEDULES = {
     "windows-long-stride": Schedule(steps=3, stride=3, chunk=1, context=1, restart=3, full_window=True),
     "windows-of-one": Schedule(steps=4, stride=4, chunk=3, context=1, restart=1, full_window=True),
 }
+
+
+def one_clip(steps: int, window: int) -> Schedule:
+    """Ordinary diffusion of a single clip. Paper section 2.1."""
+    return rn(steps, window, chunk=1, context=0)
+
+
 every_method = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
 
 

@@ -34,6 +34,6 @@ def snapshots(*words: object, name: str) -> list[Path]:
             shutil.copy(file, folders[-1])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pavdm_cli.generation.saver.write_checkpoint", write_and_copy)
+        patch.setattr("pavdm_cli.generation.checkpoint_writer.write_checkpoint", write_and_copy)
         made(*words, name=name)
     return folders

@@ -1,4 +1,4 @@
-"""A tiny but complete Open-Sora checkpoint in the published layout: transformer, codec, T5 and a real tokenizer."""
+"""A tiny but complete Open-Sora checkpoint in the published layout: transformer, VAE, T5 and a real tokenizer."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def write(folder: Path, shards: int = 1) -> Path:
 
 @cache
 def parts() -> tuple[dict[str, Tensor], ...]:
-    """Transformer, codec and text encoder, the same for every test."""
-    transformer = weights(lambda: STDiT(STDIT), {"rope.freqs": rotary_frequencies(STDIT.head_width)})
+    """Transformer, VAE and text encoder, the same for every test."""
+    transformer = weights(lambda: STDiT(STDIT), {"rope.freqs": rotary_frequencies(STDIT.head_dim)})
     encoder = weights(lambda: text_encoder.build(T5), {})
     del encoder["encoder.embed_tokens.weight"]  # `shared` once more
     surplus = {"lm_head.weight": torch.zeros(96, 32), "decoder.final_layer_norm.weight": torch.zeros(32)}

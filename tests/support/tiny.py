@@ -18,7 +18,7 @@ from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.models.stdit.transformer import STDiTConfig
 from pavdm_cli.pocket_world.vocabulary import LENGTH
 
-CODEC = PocketVAEConfig(channels=2, widths=(8, 8, 16), decoder_blocks=1)
+VAE_CONFIG = PocketVAEConfig(channels=2, widths=(8, 8, 16), decoder_blocks=1)
 STDIT = STDiTConfig(hidden=32, depth=2, heads=2, in_channels=4, out_channels=4, text_width=16, text_length=LENGTH)
 POCKET = PocketConfig(TextConfig(width=16, layers=1, heads=2), STDIT)
 SIZE = (16, 24)  # pixels, height and width
@@ -38,9 +38,9 @@ def randomised(model: M, seed: int = 3) -> M:
     return model
 
 
-def tiny_codec() -> PocketVAE:
+def tiny_vae() -> PocketVAE:
     """Ready to be used, not trained."""
-    return randomised(PocketVAE(CODEC)).eval()
+    return randomised(PocketVAE(VAE_CONFIG)).eval()
 
 
 def tiny_pocket() -> Pocket:
@@ -58,5 +58,5 @@ class TinyModel(PocketModel):
 
 def tiny_runner(spec: ModelSpec, pocket: Pocket) -> ModelRunner:
     """The tiny model on the CPU, ready for a prompt."""
-    loaded = LoadedPocket(pocket.stdit, tiny_codec(), scaled=False, num_null_tokens=1)
+    loaded = LoadedPocket(pocket.stdit, tiny_vae(), scales_positions=False, num_null_tokens=1)
     return ModelRunner(spec, TinyModel(spec), loaded, PocketTextEncoder(pocket.text), torch.device("cpu"), "digest")

@@ -15,7 +15,7 @@ from pavdm_cli.training.pocket.distillation import Teacher
 from pavdm_cli.training.pocket.latent_pool import Clips, Pool
 from pavdm_cli.training.pocket.tasks import DenoiserTask, VAETask
 from pavdm_cli.training.pocket.vae import FrameSampling
-from support.tiny import CODEC, POCKET, SIZE, randomised, tiny_codec
+from support.tiny import POCKET, SIZE, VAE_CONFIG, randomised, tiny_vae
 
 RNG = torch.Generator().manual_seed(1)
 POOL = Pool(torch.randn(4, 5, 4, 2, 3, generator=RNG).half(), torch.rand(4, 5, 2, 3, generator=RNG).half())
@@ -31,14 +31,14 @@ class Quiet:
         path.write_bytes(b"")
 
 
-class TinyCodec(Quiet, VAETask): ...
+class TinyVAETask(Quiet, VAETask): ...
 
 
 class TinyDenoiser(Quiet, DenoiserTask): ...
 
 
-def vae_task() -> TinyCodec:
-    return TinyCodec(randomised(PocketVAE(CODEC)), FrameSampling(SIZE, batch=1), {})
+def vae_task() -> TinyVAETask:
+    return TinyVAETask(randomised(PocketVAE(VAE_CONFIG)), FrameSampling(SIZE, batch=1), {})
 
 
 def denoiser_task(
@@ -54,4 +54,4 @@ def denoiser_task(
     )
     model, teacher = (randomised(Pocket(POCKET)) for _ in range(2))
     optional_teacher = guidance and Teacher(teacher, guidance)
-    return TinyDenoiser(model, tiny_codec(), config, clips, POOL, POOL, {}, optional_teacher, object_weight, precision)
+    return TinyDenoiser(model, tiny_vae(), config, clips, POOL, POOL, {}, optional_teacher, object_weight, precision)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.sampling import loop as sampler
-from pavdm_cli.sampling.cuda_graphs import GraphedCall, GraphPolicy
+from pavdm_cli.sampling.cuda_graphs import GraphCapturer, GraphedCall
 from pavdm_cli.sampling.denoiser import Denoiser
 from support.exact import Exact
 from support.tape import Tape
@@ -44,7 +44,7 @@ def velocity(window: Tensor, levels: Tensor, memory: Tensor | None, operation: i
 
 
 @dataclass
-class Taped(GraphPolicy):
+class Taped(GraphCapturer):
     """Graphs on the tape; its denoisers are operations."""
 
     backend: Tape = field(default_factory=Tape)
@@ -53,7 +53,7 @@ class Taped(GraphPolicy):
         assert isinstance(call, partial)
         operation = Operation(call.keywords["denoiser"])
         RUNNING[id(operation)] = operation
-        replayed = GraphPolicy.__call__(self, partial(call, denoiser=operation), warmup_inputs)
+        replayed = GraphCapturer.__call__(self, partial(call, denoiser=operation), warmup_inputs)
         operation.recording = False
         return replayed
 

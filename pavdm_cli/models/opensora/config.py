@@ -1,4 +1,4 @@
-"""Open-Sora v1.2: reads and checks the transformer's configuration; precision, timestep shift."""
+"""Open-Sora v1.2: reads and checks the transformer's configuration; dtype of the text encoder, timestep shift."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pavdm_cli.runtime.untrusted import summarize
 XL2 = STDiTConfig(hidden=1152, depth=28, heads=16, in_channels=4, out_channels=8, text_width=4096, text_length=300)
 
 
-def precision(device: torch.device) -> torch.dtype:
+def text_encoder_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 on a CUDA GPU, as published; else float32."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32
 
@@ -28,7 +28,7 @@ def precision(device: torch.device) -> torch.dtype:
 def timestep_shift(height: int, width: int, frames: int) -> float:
     """The timestep shift at `height` x `width` pixels and the number of frames that the model processes at once.
 
-    Latents are counted as in training, without a last group of less than 17 frames, or as one per 4 frames below 17.
+    Latents are counted as in training, without a last unit of less than 17 frames, or as one per 4 frames below 17.
     """
     latents = frames // 17 * 5 or math.ceil(frames / 4)
     return math.sqrt(height * width / 512**2 * latents)

@@ -15,7 +15,7 @@ from pavdm_cli.hub.checkpoint import StoredTensors, check_tensors, load_into, lo
 from pavdm_cli.hub.weight_memory import check_room, weight_bytes
 from pavdm_cli.hub.weights_dir import cache_folder, require_weights, weights_folder
 from pavdm_cli.models.adapter import Init, Placement, TextEncoder
-from pavdm_cli.models.opensora.config import XL2, precision, read_config
+from pavdm_cli.models.opensora.config import XL2, read_config, text_encoder_dtype
 from pavdm_cli.models.opensora.export import export
 from pavdm_cli.models.opensora.spec import SPEC
 from pavdm_cli.models.opensora.text_encoder import open_text_encoder, unloaded_text_encoder
@@ -71,17 +71,17 @@ def load_text_encoder(spec: ModelSpec, placement: Placement, init: Init) -> Text
         return RandomTextEncoder(XL2.text_width)
     if init == "weights":
         check_loadable(spec, placement)
-    folder, dtype = weights_folder(spec) / "text_encoder", precision(placement.text)
+    folder, dtype = weights_folder(spec) / "text_encoder", text_encoder_dtype(placement.text_encoder_device)
     if init == "meta" and not folder.is_dir():
         return unloaded_text_encoder(dtype)
-    return open_text_encoder(folder, placement.text, dtype, cache_folder() / "prompts")
+    return open_text_encoder(folder, placement.text_encoder_device, dtype, cache_folder() / "prompts")
 
 
 def check_loadable(spec: ModelSpec, placement: Placement) -> None:
     """Reject what cannot be loaded, before any weight is read. Raises: ModelError, DeviceError."""
     require_weights(spec, text=False, published=SPEC)
     check_installed()
-    folder, parts = weights_folder(spec), ["transformer"] * placement.transformer + ["vae"] * placement.vae
+    folder, parts = weights_folder(spec), ["transformer"] * placement.load_transformer + ["vae"] * placement.load_vae
     read_config(folder)
     sizes = {part: weight_bytes(folder / part, DTYPES[placement.precision]) for part in parts}
     bytes_by_device = placement.bytes_by_device(sizes.get("transformer", 0), sizes.get("vae", 0))
@@ -92,18 +92,18 @@ def check_loadable(spec: ModelSpec, placement: Placement) -> None:
 def load(spec: ModelSpec, placement: Placement) -> LoadedOpenSora:
     """The published weights. Raises: ModelError, DeviceError."""
     check_loadable(spec, placement)
-    folder, dtype, device = weights_folder(spec), DTYPES[placement.precision], placement.weights
+    folder, dtype, device = weights_folder(spec), DTYPES[placement.precision], placement.weights_device
     config = read_config(folder)
-    sizes = infer_vae_config(tensor_shapes(locate_tensors(folder / "vae"))) if placement.vae else VAEConfig()
+    sizes = infer_vae_config(tensor_shapes(locate_tensors(folder / "vae"))) if placement.load_vae else VAEConfig()
     stored_transformer: StoredTensors | None = None
-    if placement.loads_shards or not placement.transformer:
+    if placement.loads_shards or not placement.load_transformer:
         transformer = _meta_transformer(config, dtype)
-        if placement.transformer:
+        if placement.load_transformer:
             stored_transformer = StoredTensors(folder / "transformer", locate_tensors(folder / "transformer"))
             check_tensors(transformer.state_dict(), stored_transformer)
     else:
         transformer = load_into(lambda: STDiT(config), folder / "transformer", device, dtype)
-    vae = load_into(lambda: OpenSoraVAE(sizes), folder / "vae", device, dtype) if placement.vae else nn.Identity()
+    vae = load_into(lambda: OpenSoraVAE(sizes), folder / "vae", device, dtype) if placement.load_vae else nn.Identity()
     model = _model(transformer, vae, placement, folder, scales_positions=True)
     return replace(model, stored_transformer=stored_transformer)
 
@@ -126,11 +126,11 @@ def load_without_weights(
         vae_sizes = infer_vae_config(tensor_shapes(locate_tensors(folder / "vae")))
     dtype = DTYPES[placement.precision]
     if init == "random":
-        device, fixed_weights = placement.weights, {"rope.freqs": rotary_frequencies(config.head_width)}
+        device, fixed_weights = placement.weights_device, {"rope.freqs": rotary_frequencies(config.head_dim)}
         transformer = init_random(lambda: STDiT(config), device, dtype, fixed_weights)
         vae = (
             init_random(lambda: OpenSoraVAE(vae_sizes), device, dtype, latent_statistics())
-            if placement.vae
+            if placement.load_vae
             else nn.Identity()
         )
     else:

@@ -18,5 +18,5 @@ MODEL = OpenSoraModel(
         size=(96, 160),
     ),
     sizes=SIZES,
-    scaled=False,
+    depends_on_size=False,
 )

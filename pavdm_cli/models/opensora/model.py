@@ -63,11 +63,11 @@ class OpenSoraModel:
     spec: ModelSpec = SPEC
     options: tuple[ModelOption, ...] = OPTIONS
     sizes: tuple[tuple[str, int], ...] = ()  # of the transformer, if not the published ones
-    scaled: bool = True  # timesteps and position embeddings depend on the size in pixels and the window
+    depends_on_size: bool = True  # timesteps and position embeddings depend on the size in pixels and the window
 
     @property
-    def published(self) -> ModelSpec:
-        """See `VideoModel.published`."""
+    def published_spec(self) -> ModelSpec:
+        """See `VideoModel.published_spec`."""
         return SPEC
 
     def with_weights(self, name: str, folder: Path) -> OpenSoraModel:
@@ -75,7 +75,7 @@ class OpenSoraModel:
         return replace(self, spec=replace(self.spec, name=name, folder=folder))
 
     def layout(self, size: tuple[int, int], fps: float) -> LatentLayout:
-        """Groups of 17 frames in 5 latents, encoded independently: 1 frame, then 4 per latent."""
+        """Units of 17 frames in 5 latents, encoded independently: 1 frame, then 4 per latent."""
         return LatentLayout((4, size[0] // 8, size[1] // 8), first=1, rest=4, unit=5)
 
     def noise_levels(self, steps: int, size: tuple[int, int], latents: int, options: Options) -> NoiseLevels:
@@ -88,7 +88,9 @@ class OpenSoraModel:
         """See `VideoModel.timestep_shift`."""
         from pavdm_cli.models.opensora.config import timestep_shift
 
-        return timestep_shift(*size, self.layout(size, self.spec.fps).count(latents)) if self.scaled else 1.0
+        return (
+            timestep_shift(*size, self.layout(size, self.spec.fps).num_frames(latents)) if self.depends_on_size else 1.0
+        )
 
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
         """With the scores of the options appended, as in the captions of training."""
@@ -104,8 +106,8 @@ class OpenSoraModel:
         """The length of the longest prompt."""
         return int(dict(self.sizes).get("text_length", 300))
 
-    def prompt_notes(self, text: str) -> list[str]:
-        """See `VideoModel.prompt_notes`; empty if the tokenizer is not downloaded."""
+    def truncation_notes(self, text: str) -> list[str]:
+        """See `VideoModel.truncation_notes`; empty if the tokenizer is not downloaded."""
         from pavdm_cli.hub.weights_dir import weights_folder
         from pavdm_cli.models.opensora.text_encoder import truncation_note
 
@@ -131,7 +133,7 @@ class OpenSoraModel:
 
         if init == "weights":
             return loaded.load(self.spec, placement)
-        return loaded.load_without_weights(self.spec, placement, init, dict(self.sizes), self.scaled)
+        return loaded.load_without_weights(self.spec, placement, init, dict(self.sizes), self.depends_on_size)
 
     def digest(self) -> str:
         """See `VideoModel.digest`."""
@@ -140,8 +142,8 @@ class OpenSoraModel:
 
         return digest(weights_folder(self.spec))
 
-    def weights_digest(self, part: str) -> str:
-        """See `VideoModel.weights_digest`."""
+    def part_digest(self, part: str) -> str:
+        """See `VideoModel.part_digest`."""
         from pavdm_cli.hub.checkpoint import digest
         from pavdm_cli.hub.weights_dir import weights_folder
         from pavdm_cli.models.opensora.text_encoder import text_digest

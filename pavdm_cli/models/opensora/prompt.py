@@ -27,65 +27,64 @@ MAX_MARKUP = 4_000_000  # tags times characters: Python's parser scans the rest 
 
 
 class Rule(NamedTuple):
-    """Replaces every match of a pattern; the reason documents it."""
+    """Replaces every match of a pattern."""
 
     pattern: re.Pattern[str]
     replacement: str
-    reason: str
 
 
-def _rule(pattern: str, replacement: str, reason: str) -> Rule:
-    return Rule(re.compile(pattern), replacement, reason)
+def _rule(pattern: str, replacement: str) -> Rule:
+    return Rule(re.compile(pattern), replacement)
 
 
 LINKS = (
-    _rule("<person>", "person", "a name that a data set had masked"),
-    _rule(rf"\b(?:https?:(?:/{{1,3}}|[a-zA-Z0-9%])|{HOST})", "", "the scheme of an address, or a host and its path"),
-    _rule(rf"\b(?:www:(?:/{{1,3}}|[a-zA-Z0-9%])|{HOST})", "", "the same for www:, and hosts joined above"),
+    _rule("<person>", "person"),  # a name that a data set had masked
+    _rule(rf"\b(?:https?:(?:/{{1,3}}|[a-zA-Z0-9%])|{HOST})", ""),  # the scheme of an address, or a host and its path
+    _rule(rf"\b(?:www:(?:/{{1,3}}|[a-zA-Z0-9%])|{HOST})", ""),  # the same for www:, and hosts joined above
 )
 SYMBOLS = (
-    _rule(r"@\w+\b", "", "@name"),
-    _rule("[\u31c0-\u31ff]+", "", "CJK strokes, small katakana"),
-    _rule("[\u3200-\u4dbf]+", "", "enclosed and squared CJK letters, ideographs A"),
-    _rule("[\u4dc0-\u9fff]+", "", "hexagrams, ideographs"),
-    _rule(f"[{DASHES}]+", "-", "dashes of any kind, or several"),
-    _rule("[`´«»“”¨]", '"', "double quotes"),
-    _rule("[‘’]", "'", "single quotes"),
-    _rule("&quot;?", "", "an escaped quote"),
-    _rule("&amp", "", "an escaped ampersand, its semicolon excepted"),
-    _rule(r"\d{1,3}(?:\.\d{1,3}){3}", " ", "an IP address"),
-    _rule(r"\d:\d\d\s+$", "", "a time at the end, before white space"),
-    _rule(r"\\n", " ", "a line end that is spelt out"),
-    _rule(r"#\d{1,3}\b", "", "#1 to #999"),
-    _rule(r"#\d{5,}\b", "", "#12345 and longer"),
-    _rule(r"\b\d{6,}\b", "", "a number of six digits or more"),
-    _rule(rf"(?<!\S)\S+\.{IMAGES}", "", "the name of a file, and all before it in its word"),
-    _rule("[\"']{2,}", '"', "quotes in a row"),
-    _rule(r"\.{2,}", " ", "dots in a row"),
-    _rule(r"[#®•©™&@·º½¾¿¡§~()\[\]{}|\\/*]+", " ", "marks that say nothing"),
-    _rule(r"(?<!\s)\s+\.\s+", " ", "a dot by itself"),
+    _rule(r"@\w+\b", ""),  # @name
+    _rule("[\u31c0-\u31ff]+", ""),  # CJK strokes, small katakana
+    _rule("[\u3200-\u4dbf]+", ""),  # enclosed and squared CJK letters, ideographs A
+    _rule("[\u4dc0-\u9fff]+", ""),  # hexagrams, ideographs
+    _rule(f"[{DASHES}]+", "-"),  # dashes of any kind, or several
+    _rule("[`´«»“”¨]", '"'),  # double quotes
+    _rule("[‘’]", "'"),  # single quotes
+    _rule("&quot;?", ""),  # an escaped quote
+    _rule("&amp", ""),  # an escaped ampersand, its semicolon excepted
+    _rule(r"\d{1,3}(?:\.\d{1,3}){3}", " "),  # an IP address
+    _rule(r"\d:\d\d\s+$", ""),  # a time at the end, before white space
+    _rule(r"\\n", " "),  # a line end that is spelt out
+    _rule(r"#\d{1,3}\b", ""),  # #1 to #999
+    _rule(r"#\d{5,}\b", ""),  # #12345 and longer
+    _rule(r"\b\d{6,}\b", ""),  # a number of six digits or more
+    _rule(rf"(?<!\S)\S+\.{IMAGES}", ""),  # the name of a file, and all before it in its word
+    _rule("[\"']{2,}", '"'),  # quotes in a row
+    _rule(r"\.{2,}", " "),  # dots in a row
+    _rule(r"[#®•©™&@·º½¾¿¡§~()\[\]{}|\\/*]+", " "),  # marks that say nothing
+    _rule(r"(?<!\s)\s+\.\s+", " "),  # a dot by itself
 )
 JOINT = re.compile("[-_]")
 CODES = (
-    _rule(r"\b[a-zA-Z]{1,3}\d{3,15}\b", "", "an article number, jc6640"),
-    _rule(r"\b[a-zA-Z]+\d+[a-zA-Z]+\b", "", "jc6640vc"),
-    _rule(r"\b\d+[a-zA-Z]+\d+\b", "", "6640vc231"),
-    _rule(r"(?:worldwide\s+)?(?:free\s+)?shipping", "", "a shop's words"),
-    _rule(r"(?:free\s)?download(?:\sfree)?", "", "a shop's words"),
-    _rule(r"\bclick\b\s(?:for|on)\s\w+", "", "an instruction to the reader"),
-    _rule(rf"\b{IMAGES}(?:\simages?)?", "", "the kind of a file"),
-    _rule(r"\bpage\s+\d+\b", "", "the number of a page"),
-    _rule(r"\b\d*[a-zA-Z]+\d+[a-zA-Z]+\d[a-zA-Z\d]*\b", " ", "letters and digits in turns, j2d1a2a"),
-    _rule(r"\b\d+(?:\.\d*)?[xх×]\d+(?:\.\d*)?\b", "", "a size in pixels or inches, 10x20; the second x is Cyrillic"),
+    _rule(r"\b[a-zA-Z]{1,3}\d{3,15}\b", ""),  # an article number, jc6640
+    _rule(r"\b[a-zA-Z]+\d+[a-zA-Z]+\b", ""),  # jc6640vc
+    _rule(r"\b\d+[a-zA-Z]+\d+\b", ""),  # 6640vc231
+    _rule(r"(?:worldwide\s+)?(?:free\s+)?shipping", ""),  # a shop's words
+    _rule(r"(?:free\s)?download(?:\sfree)?", ""),  # a shop's words
+    _rule(r"\bclick\b\s(?:for|on)\s\w+", ""),  # an instruction to the reader
+    _rule(rf"\b{IMAGES}(?:\simages?)?", ""),  # the kind of a file
+    _rule(r"\bpage\s+\d+\b", ""),  # the number of a page
+    _rule(r"\b\d*[a-zA-Z]+\d+[a-zA-Z]+\d[a-zA-Z\d]*\b", " "),  # letters and digits in turns, j2d1a2a
+    _rule(r"\b\d+(?:\.\d*)?[xх×]\d+(?:\.\d*)?\b", ""),  # a size in pixels or inches, 10x20; the second x is Cyrillic
 )
 SPACING = (
-    _rule(r"\b\s+:\s+", ": ", "a colon by itself belongs to the word before"),
-    _rule(r"(\D[,./])\b", r"\1 ", "space after a comma, dot or slash, except in numbers"),
-    _rule(r"\s+", " ", "white space in a row"),
-    _rule(r"^[\"'](.+)[\"']$", r"\1", "quotes around everything"),
-    _rule(r"^['_,\-:;]", "", "a mark at the beginning"),
-    _rule(r"['_,\-:+]$", "", "a mark at the end"),
-    _rule(r"^\.\S+$", "", "nothing but a dot and a word"),
+    _rule(r"\b\s+:\s+", ": "),  # a colon by itself belongs to the word before
+    _rule(r"(\D[,./])\b", r"\1 "),  # space after a comma, dot or slash, except in numbers
+    _rule(r"\s+", " "),  # white space in a row
+    _rule(r"^[\"'](.+)[\"']$", r"\1"),  # quotes around everything
+    _rule(r"^['_,\-:;]", ""),  # a mark at the beginning
+    _rule(r"['_,\-:+]$", ""),  # a mark at the end
+    _rule(r"^\.\S+$", ""),  # nothing but a dot and a word
 )
 
 

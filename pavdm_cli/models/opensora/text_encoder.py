@@ -70,7 +70,7 @@ def unloaded_text_encoder(dtype: torch.dtype) -> t5.UnloadedTextEncoder:
 
 
 def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Callable[[str], Tensor]:
-    """A function from a cleaned prompt to its vectors (L, width), which holds the weights.
+    """A function from a cleaned prompt to its token embeddings (L, width), which holds the weights.
 
     Raises: ModelError, DeviceError.
     """
@@ -89,7 +89,7 @@ def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Call
 
 
 def text_digest(folder: Path) -> str:
-    """16 hexadecimal digits of everything that vectors depend on: weights, tokenizer and configuration."""
+    """16 hexadecimal digits of everything that embeddings depend on: weights, tokenizer and configuration."""
     return t5.combined_digest(digest(folder), (folder / TOKENIZER, folder / "config.json"))
 
 

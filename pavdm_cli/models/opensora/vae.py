@@ -1,4 +1,4 @@
-"""Open-Sora's VAE (OpenSoraVAE v1.2): groups of 17 frames to 5 latents, 8x smaller in space, independently."""
+"""Open-Sora's VAE (OpenSoraVAE v1.2): independent units of 17 frames to 5 latents, 8x smaller in space."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pavdm_cli.models.opensora.temporal_vae import TemporalConfig, TemporalVAE
 from pavdm_cli.models.pixels import to_unit
 from pavdm_cli.models.tiling import run_in_tiles, tile_side
 
-FRAMES, LATENTS = 17, 5  # of a group
+FRAMES, LATENTS = 17, 5  # of a unit
 SPATIAL_SCALE = 0.18215  # of frame latents, as trained; the spatial part's configuration has another value
 SHIFT = (-0.10, 0.34, 0.27, 0.98)
 SCALE = (3.85, 2.32, 2.33, 3.06)
@@ -61,26 +61,26 @@ class OpenSoraVAE(nn.Module):
     def encode(self, frames: Tensor, sample: Sampler = lambda mean, deviation: mean) -> Tensor:
         """Frames (B, n, 3, H, W), 0 to 1, to latents (B, T, C, H/8, W/8) of zero mean and unit variance.
 
-        T is 5 for every 17 frames and 1 for every 4 of the rest. Frames may be on the host: they are moved group by
-        group. `sample` takes a latent from each posterior, by default its mean; training samples at random.
+        T is 5 for every 17 frames and 1 for every 4 of the rest. Frames may be on the host: they are moved unit by
+        unit. `sample` takes a latent from each posterior, by default its mean; training samples at random.
         """
-        return torch.cat([self._latents(group, sample) for group in torch.split(frames, FRAMES, 1)], dim=1)
+        return torch.cat([self._encode_unit(unit, sample) for unit in torch.split(frames, FRAMES, 1)], dim=1)
 
     def decode(self, latents: Tensor, count: int | None = None) -> Tensor:
         """Latents (B, T, C, h, w) to `count` frames (B, n, 3, 8h, 8w), 0 to 1; count defaults to `frame_count(T)`.
 
-        Groups of 5 latents, and batches of `decode_batch` frames within them, are decoded independently, so the result
-        does not depend on how many groups are decoded together.
+        Units of 5 latents, and batches of `decode_batch` frames within them, are decoded independently, so the result
+        does not depend on how many units are decoded together.
         """
         return to_unit((self.decode_raw(latents, count) + 1) / 2)
 
     @torch.no_grad()
     def decode_raw(self, latents: Tensor, count: int | None = None) -> Tensor:
         """See `decode`, but -1 to 1 and not clamped, float32."""
-        groups = torch.split(latents, LATENTS, 1)
+        units = torch.split(latents, LATENTS, 1)
         num_frames = frame_count(latents.shape[1]) if count is None else count
-        counts = [min(FRAMES, num_frames - FRAMES * i) for i in range(len(groups))]
-        return torch.cat([self._group(*pair) for pair in zip(groups, counts, strict=True)], dim=1)
+        counts = [min(FRAMES, num_frames - FRAMES * i) for i in range(len(units))]
+        return torch.cat([self._decode_unit(*pair) for pair in zip(units, counts, strict=True)], dim=1)
 
     def _batch_size(self, height: int, width: int) -> int:
         """Frames at a time, of a size in latents, that take no more memory than `decode_batch` of 240p."""
@@ -92,7 +92,7 @@ class OpenSoraVAE(nn.Module):
         """See `run_in_tiles`, if the VAE is tiled."""
         return run_in_tiles(function, x, in_scale, out_scale) if self.tiled else function(x)
 
-    def _latents(self, frames: Tensor, sample: Sampler) -> Tensor:  # (B, at most 17, 3, H, W) -> (B, T, C, h, w)
+    def _encode_unit(self, frames: Tensor, sample: Sampler) -> Tensor:  # (B, at most 17, 3, H, W) -> (B, T, C, h, w)
         pixels = (2 * frames.to(self.scale.device).flatten(0, 1) - 1).to(self.scale)
         split = torch.split(pixels, self._batch_size(frames.shape[-2] // 8, frames.shape[-1] // 8))
         moments = partial(spatial_vae.moments, self.spatial)
@@ -101,7 +101,7 @@ class OpenSoraVAE(nn.Module):
         latents = sample_posterior(self.temporal_vae.moments(codes), sample)
         return ((latents - self.shift) / self.scale).transpose(1, 2)
 
-    def _group(self, latents: Tensor, count: int) -> Tensor:
+    def _decode_unit(self, latents: Tensor, count: int) -> Tensor:
         z = latents.to(self.scale).transpose(1, 2) * self.scale + self.shift
         codes = self.temporal_vae.decode(z, count) / SPATIAL_SCALE
         parts = torch.split(rearrange(codes, "b c t h w -> (b t) c h w"), self._batch_size(*codes.shape[-2:]))
@@ -155,6 +155,6 @@ def sample_posterior(moments: Tensor, sample: Sampler) -> Tensor:
 
 
 def frame_count(latents: int) -> int:
-    """The least number of frames for `latents`: a group's first stands for at least one, each other for four more."""
-    groups, remainder = divmod(latents, LATENTS)
-    return FRAMES * groups + max(0, 4 * remainder - 3)
+    """The least number of frames for `latents`: a unit's first stands for at least one, each other for four more."""
+    units, remainder = divmod(latents, LATENTS)
+    return FRAMES * units + max(0, 4 * remainder - 3)

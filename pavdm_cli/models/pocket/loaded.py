@@ -96,11 +96,11 @@ def load(vae_file: Path, denoiser: Path, placement: Placement, init: Init) -> Lo
         vae.decoder.to(torch.bfloat16)
         vae.large_decoder.to(torch.bfloat16)
         cast_linears(stdit, torch.bfloat16)
-    return LoadedPocket(stdit, vae, scaled=False, num_null_tokens=1)
+    return LoadedPocket(stdit, vae, scales_positions=False, num_null_tokens=1)
 
 
 def _read(vae_file: Path, denoiser: Path, placement: Placement) -> tuple[PocketVAE, STDiT]:
-    device = placement.weights
+    device = placement.weights_device
     return checkpoint.load_vae(vae_file).to(device), checkpoint.load_stdit(denoiser).to(device)
 
 
@@ -110,6 +110,6 @@ def _init(placement: Placement, init: Init) -> tuple[PocketVAE, STDiT]:
         with torch.device("meta"):
             vae, stdit = PocketVAE(PocketVAEConfig()), STDiT(config)
         return vae.eval().requires_grad_(False), stdit.to("meta").eval().requires_grad_(False)
-    known, device = {"rope.freqs": rotary_frequencies(config.head_width)}, placement.weights
+    known, device = {"rope.freqs": rotary_frequencies(config.head_dim)}, placement.weights_device
     vae = init_random(lambda: PocketVAE(PocketVAEConfig()), device, torch.float32, {})
     return vae, init_random(lambda: STDiT(config), device, torch.float32, known)

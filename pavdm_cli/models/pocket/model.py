@@ -15,7 +15,7 @@ from pavdm_cli.models.stdit.options import FP32_TIMESTEPS
 if TYPE_CHECKING:
     from pavdm_cli.sampling.noise import NoiseLevels
 
-VAE_FILE, DENOISER_FILE = "codec.safetensors", "denoiser.safetensors"
+VAE_FILE, DENOISER_FILE = "vae.safetensors", "denoiser.safetensors"
 SPEC = ModelSpec(
     name="pocket",
     description="the bundled model: a small painted world, on any CPU, with no download",
@@ -67,8 +67,8 @@ class PocketModel:
     options: tuple[ModelOption, ...] = (FP32_TIMESTEPS,)
 
     @property
-    def published(self) -> ModelSpec:
-        """As `VideoModel.published`."""
+    def published_spec(self) -> ModelSpec:
+        """As `VideoModel.published_spec`."""
         return SPEC
 
     def with_weights(self, name: str, folder: Path) -> PocketModel:
@@ -104,7 +104,7 @@ class PocketModel:
         """As `VideoModel.text_tokens`."""
         return 12
 
-    def prompt_notes(self, text: str) -> list[str]:
+    def truncation_notes(self, text: str) -> list[str]:
         """None: the notes of `format_prompt` name unknown words."""
         return []
 
@@ -151,8 +151,8 @@ class PocketModel:
 
         return checkpoint.digest(self.spec.folder / VAE_FILE, self.spec.folder / DENOISER_FILE)
 
-    def weights_digest(self, part: str) -> str:
-        """As `VideoModel.weights_digest`."""
+    def part_digest(self, part: str) -> str:
+        """As `VideoModel.part_digest`."""
         from pavdm_cli.models.pocket import checkpoint
 
         return checkpoint.digest(self.spec.folder / (VAE_FILE if part == "vae" else DENOISER_FILE))

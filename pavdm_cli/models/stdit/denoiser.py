@@ -97,9 +97,8 @@ def with_full_context(
         context, context_levels = cache
         latents, clean = torch.cat([context, window], dim=1).to(_weight(stdit)), context.shape[1] if causal else 0
         before = ContextKV(None, min(position, clean)) if causal else None
-        full_velocity: Tensor = stdit(
-            latents, torch.cat([context_levels, levels]), modulation, text, context_kv=before, clean=clean, size=size
-        )
+        levels = torch.cat([context_levels.expand(*levels.shape[:-1], -1), levels], dim=-1)
+        full_velocity: Tensor = stdit(latents, levels, modulation, text, context_kv=before, clean=clean, size=size)
         return full_velocity[:, context.shape[1] :].to(window)
 
     return FunctionDenoiser(prefill, velocity)

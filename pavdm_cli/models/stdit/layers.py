@@ -25,7 +25,7 @@ SelfAttentionFn = Callable[[Tensor, Tensor, Tensor], Tensor]  # q, k, v (B, T, S
 
 
 class AttentionAxis(NamedTuple):
-    """Spatial (tokens of a frame, no RoPE) or temporal (one token position over all frames, with RoPE)."""
+    """Spatial (tokens of a latent, no RoPE) or temporal (one token position over all latents, with RoPE)."""
 
     attend: SelfAttentionFn
     rope: Tensor | None  # (T, K / 2, 2)
@@ -91,7 +91,7 @@ class TextEmbedder(nn.Module):
 
 
 class PatchEmbedder(nn.Module):
-    """Projects patches of one frame: a matmul with the parameters of a convolution."""
+    """Projects patches of one latent: a matmul with the parameters of a convolution."""
 
     def __init__(self, in_channels: int, hidden: int, patch: tuple[int, int, int]) -> None:
         super().__init__()
@@ -119,28 +119,28 @@ def position_embedding(grid: tuple[int, int], scale: float, like: Tensor) -> Ten
     return torch.cat([column, row], dim=-1).to(like.dtype)
 
 
-def rotary_frequencies(head_width: int) -> Tensor:  # -> (K / 2,)
-    """Radians per frame of every pair of a head; computed on the CPU even if the network is on the meta device.
+def rotary_frequencies(head_dim: int) -> Tensor:  # -> (K / 2,)
+    """Radians per latent of every pair of a head; computed on the CPU even if the network is on the meta device.
 
     Arithmetic on the meta device would import torch's compiler, which takes seconds.
     """
-    return 10000.0 ** (-torch.arange(0, head_width, 2, device="cpu") / head_width)
+    return 10000.0 ** (-torch.arange(0, head_dim, 2, device="cpu") / head_dim)
 
 
 class Rope(nn.Module):
-    """Rotary embedding of consecutive frames; its frequencies are frozen and part of the state dict."""
+    """Rotary embedding of consecutive latents; its frequencies are frozen and part of the state dict."""
 
-    def __init__(self, head_width: int) -> None:
+    def __init__(self, head_dim: int) -> None:
         super().__init__()
-        self.freqs = nn.Parameter(rotary_frequencies(head_width), requires_grad=False)
+        self.freqs = nn.Parameter(rotary_frequencies(head_dim), requires_grad=False)
 
-    def forward(self, start: int, frames: int, context: int = 0) -> Tensor:  # -> (context + T, K / 2, 2)
-        """Cosine and sine of the angles of consecutive frames from position `start` on, at least float32.
+    def forward(self, start: int, latents: int, context: int = 0) -> Tensor:  # -> (context + T, K / 2, 2)
+        """Cosine and sine of the angles of consecutive latents from position `start` on, at least float32.
 
-        Context frames end right before them. If there are more than `start`, positions from 0 repeat,
+        Context latents end right before them. If there are more than `start`, positions from 0 repeat,
         so that none exceeds those of training.
         """
-        positions = torch.arange(-context, frames, device=self.freqs.device, dtype=self.freqs.dtype) + start
+        positions = torch.arange(-context, latents, device=self.freqs.device, dtype=self.freqs.dtype) + start
         if context > start:
             positions = torch.where(positions < start, positions.remainder(start), positions)
         angles = positions[:, None] * self.freqs
@@ -151,9 +151,9 @@ class Rope(nn.Module):
 class RMSNormWeight(nn.Module):
     """Weight of a per-head RMS norm, applied by `qk_norm_rope`."""
 
-    def __init__(self, head_width: int) -> None:
+    def __init__(self, head_dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(head_width))
+        self.weight = nn.Parameter(torch.ones(head_dim))
 
 
 class SelfAttention(nn.Module):

@@ -38,7 +38,7 @@ class STDiTModel:
 
     transformer: STDiT
     vae: nn.Module
-    scaled: bool  # position embeddings depend on the size in pixels
+    scales_positions: bool  # position embeddings depend on the size in pixels
     num_null_tokens: int  # length of the null embedding without a prompt
 
     @property
@@ -77,14 +77,14 @@ class STDiTModel:
         return self.transformer.config.text_length, self.transformer.config.text_width
 
     @property
-    def hidden(self) -> int:
-        """See `LoadedModel.hidden`."""
+    def hidden_size(self) -> int:
+        """See `LoadedModel.hidden_size`."""
         return self.transformer.config.hidden
 
     @property
-    def head_width(self) -> int:
-        """See `LoadedModel.head_width`."""
-        return self.transformer.config.head_width
+    def head_dim(self) -> int:
+        """See `LoadedModel.head_dim`."""
+        return self.transformer.config.head_dim
 
     @property
     def dtype(self) -> torch.dtype:
@@ -105,15 +105,15 @@ class STDiTModel:
         weight = self.transformer.x_embedder.proj.weight
         null = self.transformer.y_embedder.y_embedding.to(weight.device, weight.dtype)
         if prompt is not None:
-            return TextEmbedding(null[: len(prompt.rows)], prompt.mask)
+            return TextEmbedding(null[: len(prompt.embeds)], prompt.mask)
         null = null[: self.num_null_tokens]
         return TextEmbedding(null, torch.ones(len(null), dtype=torch.bool, device=null.device))
 
     @torch.no_grad()
     def text_kv(self, text: Sequence[TextEmbedding], config: DenoiserConfig) -> TextKV:
         """See `LoadedModel.text_kv`. Without `cache_text`: the embeddings, which are then projected in every call."""
-        rows_and_mask = self.pad_batch(text)
-        return self.transformer.encode_text(*rows_and_mask) if config.cache_text else rows_and_mask
+        embeds_and_mask = self.pad_batch(text)
+        return self.transformer.encode_text(*embeds_and_mask) if config.cache_text else embeds_and_mask
 
     def model_fps(self, fps: float) -> float:
         """The frame rate that the transformer is conditioned on, for videos of `fps`."""
@@ -127,40 +127,48 @@ class STDiTModel:
         backend = partial(with_backend, config.attention, compiled_block() if config.compile else eager_block)
         attach = backend() if config.cache_text else None
         modulation = modulate() if config.cache_modulation else None
-        size = config.size if self.scaled else None
+        size = config.size if self.scales_positions else None
         full = partial(with_full_context, causal=config.causal_context)
 
         def build(text: TextKV) -> Denoiser:
             text_kv = attach(text) if attach else backend()(self.transformer.encode_text(*text))
-            inputs = (self.transformer, text_kv, modulation or modulate(), config.context, size)
+            inputs = (self.transformer, text_kv, modulation or modulate(), config.position_offset, size)
             return with_kv_cache(*inputs) if config.reuse_context else full(*inputs)
 
         caches_all = config.cache_text and config.cache_modulation
         return build if caches_all else lambda text: without_caches(partial(build, text))
 
     def pad_batch(self, text: Sequence[TextEmbedding]) -> tuple[Tensor, Tensor | None]:
-        """Rows (B, L, width) padded to the longest text, and their mask (B, L), on the transformer's device."""
+        """Embeddings (B, L, width) padded to the longest text, and their mask (B, L), on the transformer's device."""
         weight = self.transformer.x_embedder.proj.weight
-        rows = [embedding.rows.to(weight.device, weight.dtype) for embedding in text]
-        padded_rows = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        if all(embedding.mask is None and len(embedding.rows) == padded_rows.shape[1] for embedding in text):
-            return padded_rows, None
+        embeds = [embedding.embeds.to(weight.device, weight.dtype) for embedding in text]
+        padded_embeds = nn.utils.rnn.pad_sequence(embeds, batch_first=True)
+        if all(embedding.mask is None and len(embedding.embeds) == padded_embeds.shape[1] for embedding in text):
+            return padded_embeds, None
         masks = [
-            torch.ones(len(embedding.rows), dtype=torch.bool) if embedding.mask is None else embedding.mask
+            torch.ones(len(embedding.embeds), dtype=torch.bool) if embedding.mask is None else embedding.mask
             for embedding in text
         ]
-        return padded_rows, nn.utils.rnn.pad_sequence([mask.to(weight.device) for mask in masks], batch_first=True)
+        return padded_embeds, nn.utils.rnn.pad_sequence([mask.to(weight.device) for mask in masks], batch_first=True)
 
     def velocity(
-        self, noisy: Tensor, timesteps: Tensor, text: Sequence[TextEmbedding], config: DenoiserConfig
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Sequence[TextEmbedding],
+        config: DenoiserConfig,
+        num_context_latents: int = 0,
     ) -> Tensor:  # (B, T, C, h, w), (B, T)
         """See `LoadedModel.velocity`."""
         rows, count = timesteps.shape
         fps = torch.tensor(self.model_fps(config.fps), device=noisy.device)
         modulation = self.transformer.modulation(timesteps.flatten(), fps)
         index = torch.arange(rows * count, dtype=torch.int32, device=noisy.device).view(rows, count)
-        text_kv, size = self.transformer.encode_text(*self.pad_batch(text)), config.size if self.scaled else None
-        out: Tensor = self.transformer(noisy, index, modulation, text_kv, clean=config.context, size=size)
+        text_kv, size = (
+            self.transformer.encode_text(*self.pad_batch(text)),
+            config.size if self.scales_positions else None,
+        )
+        out: Tensor = self.transformer(noisy, index, modulation, text_kv, clean=num_context_latents, size=size)
         return out
 
     def unfreeze(self) -> None:

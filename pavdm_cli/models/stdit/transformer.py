@@ -1,6 +1,6 @@
-"""STDiT: a video diffusion transformer with alternating spatial and temporal attention, and a noise level per frame.
+"""STDiT: a video diffusion transformer with alternating spatial and temporal attention, and a noise level per latent.
 
-Open-Sora v1.2's network (STDiT3) with per-frame timesteps; the bundled model is a small one.
+Open-Sora v1.2's network (STDiT3) with a timestep per latent; the bundled model is a small one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class STDiTConfig:
         assert self.patch[0] == 1
 
     @property
-    def head_width(self) -> int:
+    def head_dim(self) -> int:
         """Channels of an attention head."""
         return self.hidden // self.heads
 
@@ -114,10 +114,10 @@ class Text(NamedTuple):
 
 
 class ContextKV(NamedTuple):
-    """KV cache of the clean frames; without a cache (`kv` None), only the position offset."""
+    """KV cache of the clean latents; without a cache (`kv` None), only the position offset."""
 
     kv: Tensor | None  # (depth, 2, B, C, S, N, K), normalized and rotated
-    latents: int  # position of the first noisy frame: C, or fewer if positions repeat
+    position: int  # of the first noisy latent: C, or fewer if positions repeat
 
 
 class STDiT(nn.Module):
@@ -127,7 +127,7 @@ class STDiT(nn.Module):
         super().__init__()
         self.config = config
         hidden, patch = config.hidden, config.patch
-        self.rope = Rope(config.head_width)
+        self.rope = Rope(config.head_dim)
         self.x_embedder = PatchEmbedder(config.in_channels, hidden, patch)
         self.t_embedder = TimestepEmbedder(hidden)
         self.fps_embedder = TimestepEmbedder(hidden)
@@ -178,13 +178,13 @@ class STDiT(nn.Module):
         clean: int = 0,
         size: tuple[float, float] | None = None,
     ) -> Tensor:
-        """The velocity (clean - noise) of every frame, (B, T, in_channels, H, W).
+        """The velocity (clean - noise) of every latent, (B, T, in_channels, H, W).
 
-        z (B, T, C, H, W); level_idx int32 (T,) or (B, T), rows of the modulation; context_kv: of clean frames before z;
-        the first `clean` frames of z attend over time only to themselves; size: height, width in pixels.
-        Noisy frames start at `context_kv.latents`, or right after the clean frames.
+        z (B, T, C, H, W); level_idx int32 (T,) or (B, T), rows of the modulation; context_kv: of clean latents before
+        z, of which the first `clean` attend over time only to themselves; size: height, width in pixels.
+        Noisy latents start at `context_kv.position`, or right after the clean ones.
         """
-        start, past_kv = (clean, None) if context_kv is None else (context_kv.latents, context_kv.kv)
+        start, past_kv = (clean, None) if context_kv is None else (context_kv.position, context_kv.kv)
         count = z.shape[1] - clean
         kv_caches = [None] * self.config.depth if past_kv is None else past_kv.unbind(0)
         rope = text.position_cache(("rope", start, count, clean), lambda: self.rope(start, count, clean))
@@ -207,10 +207,10 @@ class STDiT(nn.Module):
         *,
         position: int | None = None,
     ) -> ContextKV:
-        """The KV cache of clean frames; stops after the last block's keys and values. Arguments as for `forward`.
+        """The KV cache of clean latents; stops after the last block's keys and values. Arguments as for `forward`.
 
-        position: of the first noisy frame; positions repeat if there are more clean frames than that. Blocks are not
-        compiled: one call per shift does not justify another graph.
+        position: of the first noisy latent; positions repeat if there are more clean latents than that.
+        Blocks are not compiled: one call per shift does not justify another graph.
         """
         text = text._replace(run=eager_block)
         kvs: list[Tensor] = []
@@ -281,11 +281,11 @@ def block_axes(temporal: Sequence[AttentionAxis], run: AttentionFn) -> list[Atte
 def spatial_attention(
     q: Tensor, k: Tensor, v: Tensor, *, run: AttentionFn
 ) -> Tensor:  # (B, T, S, N, K) -> (B, T, S, N * K)
-    """Attention within each frame."""
+    """Attention within each latent."""
     return run(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), None).view(*q.shape[:3], -1)
 
 
 def context_causal_attention(q: Tensor, k: Tensor, v: Tensor, *, clean: int) -> Tensor:  # as `spatial_attention`
-    """Temporal attention in which the first `clean` frames attend only to one another, without a mask tensor."""
+    """Temporal attention in which the first `clean` latents attend only to one another, without a mask tensor."""
     first = temporal_attention(q[:, :clean], k[:, :clean], v[:, :clean])
     return torch.cat([first, temporal_attention(q[:, clean:], k, v)], dim=1)

@@ -48,7 +48,7 @@ class WanConfig:
         assert self.dim % (2 * self.heads) == 0
 
     @property
-    def head_width(self) -> int:
+    def head_dim(self) -> int:
         """Channels of an attention head."""
         return self.dim // self.heads
 

@@ -36,13 +36,13 @@ def load_text_encoder(variant: Variant, spec: ModelSpec, placement: Placement, i
     """See `VideoModel.load_text_encoder`."""
     if init == "random":
         return RandomTextEncoder(variant.transformer.text_dim)
-    dtype = torch.bfloat16 if placement.text.type == "cuda" else torch.float32
+    dtype = torch.bfloat16 if placement.text_encoder_device.type == "cuda" else torch.float32
     folder = weights_folder(spec)
     if init == "meta" and not (spec.folder.is_absolute() or (folder / "text_encoder").is_dir()):
         return unloaded_text_encoder(dtype)
     if init == "weights":
         check_loadable(variant, spec, placement)
-    return open_text_encoder(folder, placement.text, dtype, cache_folder() / "prompts")
+    return open_text_encoder(folder, placement.text_encoder_device, dtype, cache_folder() / "prompts")
 
 
 def check_loadable(variant: Variant, spec: ModelSpec, placement: Placement) -> None:
@@ -55,8 +55,8 @@ def check_loadable(variant: Variant, spec: ModelSpec, placement: Placement) -> N
         raise ModelError(f"the transformer of {weights_folder(spec)} takes {reads}, its VAE {vae_sizes.channels}", HINT)
     if vae_sizes.scale != variant.vae.scale:
         raise ModelError(f"the VAE of {weights_folder(spec)} is not that of {variant.spec.name}", HINT)
-    transformer_bytes = weight_bytes(transformer, DTYPES[placement.precision]) * placement.transformer
-    vae_bytes = weight_bytes(vae, torch.float32) * placement.vae
+    transformer_bytes = weight_bytes(transformer, DTYPES[placement.precision]) * placement.load_transformer
+    vae_bytes = weight_bytes(vae, torch.float32) * placement.load_vae
     for device, num_bytes in placement.bytes_by_device(transformer_bytes, vae_bytes).items():
         check_room(spec.name, num_bytes, device, "free some, or use --offload or --device cpu")
 
@@ -84,8 +84,8 @@ def weight_bytes(tensors: StoredTensors, dtype: torch.dtype) -> int:
     )
 
 
-def weights_digest(spec: ModelSpec, part: str) -> str:
-    """See `VideoModel.weights_digest`."""
+def part_digest(spec: ModelSpec, part: str) -> str:
+    """See `VideoModel.part_digest`."""
     folder = weights_folder(spec)
     if part != "vae":
         return text_digest(folder)
@@ -96,11 +96,11 @@ def load(variant: Variant, spec: ModelSpec, placement: Placement) -> LoadedWan:
     """The weights of a checkpoint. Raises: ModelError, DeviceError."""
     check_loadable(variant, spec, placement)
     sizes, vae_sizes, transformer_weights, vae_weights = read_headers(spec)
-    dtype, device = DTYPES[placement.precision], placement.weights
+    dtype, device = DTYPES[placement.precision], placement.weights_device
     stored_transformer: StoredTensors | None = None
-    if placement.loads_shards or not placement.transformer:
+    if placement.loads_shards or not placement.load_transformer:
         transformer = _meta_transformer(sizes, dtype)
-        if placement.transformer:
+        if placement.load_transformer:
             stored_transformer = transformer_weights
             check_tensors(transformer.state_dict(), stored_transformer)
     else:
@@ -112,7 +112,7 @@ def load(variant: Variant, spec: ModelSpec, placement: Placement) -> LoadedWan:
         )
         merge_lora(transformer, placement.lora, original_name)
     vae: nn.Module = nn.Identity()
-    if placement.vae:
+    if placement.load_vae:
         tiled = placement.tiled
         vae = load_stored(lambda: WanVAE(vae_sizes, tiled=tiled), vae_weights, device, lambda name: torch.float32)
     return LoadedWan(transformer, vae, weights_folder(spec).resolve(), stored_transformer=stored_transformer)
@@ -126,12 +126,12 @@ def load_without_weights(variant: Variant, spec: ModelSpec, placement: Placement
     if init == "meta":
         transformer, vae = _meta_transformer(sizes, dtype), _meta_vae(vae_sizes, tiled=placement.tiled)
         return LoadedWan(transformer, vae, weights_folder(spec))
-    device = placement.weights
+    device = placement.weights_device
     transformer = init_random(lambda: WanTransformer(sizes), device, dtype, {})
     for name, weight in transformer.named_parameters():
         weight.data = weight.data.float() if is_float32(name) else weight.data
     vae = init_random(lambda: WanVAE(vae_sizes, tiled=placement.tiled), device, torch.float32, {})
-    return LoadedWan(transformer, vae if placement.vae else nn.Identity(), weights_folder(spec))
+    return LoadedWan(transformer, vae if placement.load_vae else nn.Identity(), weights_folder(spec))
 
 
 def _meta_transformer(sizes: WanConfig, dtype: torch.dtype) -> WanTransformer:

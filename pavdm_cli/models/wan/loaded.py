@@ -76,14 +76,14 @@ class LoadedWan:
         return TEXT_LENGTH, self.config.text_dim
 
     @property
-    def hidden(self) -> int:
-        """See `LoadedModel.hidden`."""
+    def hidden_size(self) -> int:
+        """See `LoadedModel.hidden_size`."""
         return self.config.dim
 
     @property
-    def head_width(self) -> int:
-        """See `LoadedModel.head_width`."""
-        return self.config.head_width
+    def head_dim(self) -> int:
+        """See `LoadedModel.head_dim`."""
+        return self.config.head_dim
 
     @property
     def dtype(self) -> torch.dtype:
@@ -128,8 +128,8 @@ class LoadedWan:
         device = self.transformer.patch_embedding.weight.device
 
         @cache  # never evicted: captured steps read these tensors
-        def rope(head_width: int, start: int, grid: tuple[int, int, int]) -> Tensor:
-            return rope_table(head_width, start, grid).to(device)
+        def rope(head_dim: int, start: int, grid: tuple[int, int, int]) -> Tensor:
+            return rope_table(head_dim, start, grid).to(device)
 
         def modulate() -> Modulation:
             return self.transformer.modulation(levels.timesteps, torch.tensor(config.fps))
@@ -143,7 +143,7 @@ class LoadedWan:
                 text_kv = text if modulation else self.transformer.encode_text(*text)
                 return Conditioning(modulation or modulate(), text_kv, config.attention.any_length, rope, run)
 
-            inputs = (self.transformer, conditioning, config.context)
+            inputs = (self.transformer, conditioning, config.position_offset)
             if config.reuse_context:
                 return with_kv_cache(*inputs)
             return with_full_context(*inputs, causal=config.causal_context)
@@ -151,29 +151,35 @@ class LoadedWan:
         return denoiser
 
     def pad_batch(self, text: Sequence[TextEmbedding]) -> Tensor:  # -> (B, 512, text_dim)
-        """The rows of every prompt, padded with zeros."""
+        """The embeddings of every prompt, padded with zeros."""
         weight = self.transformer.patch_embedding.weight
-        rows = torch.zeros(len(text), TEXT_LENGTH, self.config.text_dim, device=weight.device, dtype=weight.dtype)
-        for prompt_rows, embedding in zip(rows, text, strict=True):
-            token_rows = embedding.rows if embedding.mask is None else embedding.rows[embedding.mask]
-            prompt_rows[: len(token_rows)] = token_rows.to(prompt_rows)
-        return rows
+        embeds = torch.zeros(len(text), TEXT_LENGTH, self.config.text_dim, device=weight.device, dtype=weight.dtype)
+        for prompt_embeds, embedding in zip(embeds, text, strict=True):
+            token_embeds = embedding.embeds if embedding.mask is None else embedding.embeds[embedding.mask]
+            prompt_embeds[: len(token_embeds)] = token_embeds.to(prompt_embeds)
+        return embeds
 
     def velocity(
-        self, noisy: Tensor, timesteps: Tensor, text: Sequence[TextEmbedding], config: DenoiserConfig
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Sequence[TextEmbedding],
+        config: DenoiserConfig,
+        num_context_latents: int = 0,
     ) -> Tensor:  # (B, T, C, h, w), (B, T)
         """See `LoadedModel.velocity`."""
         rows, count = timesteps.shape
         modulation = self.transformer.modulation(timesteps.flatten(), torch.tensor(config.fps, device=noisy.device))
         index = torch.arange(rows * count, dtype=torch.int32, device=noisy.device).view(rows, count)
-        text_kv, context = self.transformer.encode_text(self.pad_batch(text)), config.context
+        text_kv = self.transformer.encode_text(self.pad_batch(text))
         conditioning = Conditioning(modulation, text_kv, config.attention.any_length)
-        if not context:
+        if not num_context_latents:
             velocity: Tensor = self.transformer(noisy, index, conditioning)
             return -velocity.to(noisy)
-        clean, window = noisy[:, :context], noisy[:, context:]
-        kv_cache = self.transformer.prefill(clean, index[:, :context], conditioning)
-        out = self.transformer(window, index[:, context:], conditioning, start=context, kv_cache=kv_cache)
+        clean, window = noisy[:, :num_context_latents], noisy[:, num_context_latents:]
+        clean_index, window_index = index[:, :num_context_latents], index[:, num_context_latents:]
+        kv_cache = self.transformer.prefill(clean, clean_index, conditioning)
+        out = self.transformer(window, window_index, conditioning, start=num_context_latents, kv_cache=kv_cache)
         return -torch.cat([torch.zeros_like(clean), out.to(noisy)], dim=1)
 
     def unfreeze(self) -> None:

@@ -68,8 +68,8 @@ class WanModel:
         return hash((self.variant.spec.name, self.spec.folder))
 
     @property
-    def published(self) -> ModelSpec:
-        """See `VideoModel.published`."""
+    def published_spec(self) -> ModelSpec:
+        """See `VideoModel.published_spec`."""
         return self.variant.spec
 
     def with_weights(self, name: str, folder: Path) -> WanModel:
@@ -100,8 +100,8 @@ class WanModel:
         """Every prompt is padded to as many, and the padding is attended to."""
         return TEXT_LENGTH
 
-    def prompt_notes(self, text: str) -> list[str]:
-        """See `VideoModel.prompt_notes`; empty if the tokenizer is not downloaded."""
+    def truncation_notes(self, text: str) -> list[str]:
+        """See `VideoModel.truncation_notes`; empty if the tokenizer is not downloaded."""
         from pavdm_cli.hub.weights_dir import weights_folder
         from pavdm_cli.models.wan.text_encoder import truncation_note
 
@@ -136,11 +136,11 @@ class WanModel:
 
         return digest(weights_folder(self.spec))
 
-    def weights_digest(self, part: str) -> str:
-        """See `VideoModel.weights_digest`."""
+    def part_digest(self, part: str) -> str:
+        """See `VideoModel.part_digest`."""
         from pavdm_cli.models.wan import load
 
-        return load.weights_digest(self.spec, part)
+        return load.part_digest(self.spec, part)
 
 
 MODELS = {name: WanModel(variant, variant.spec) for name, variant in VARIANTS.items()}

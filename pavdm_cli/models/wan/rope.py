@@ -8,20 +8,20 @@ from torch import Tensor
 BASE = 10000.0
 
 
-def axis_widths(head_width: int) -> tuple[int, int, int]:
+def axis_widths(head_dim: int) -> tuple[int, int, int]:
     """Channels of a head for the position in time, the row and the column."""
-    space = 2 * (head_width // 6)
-    return head_width - 2 * space, space, space
+    space = 2 * (head_dim // 6)
+    return head_dim - 2 * space, space, space
 
 
-def rope_table(head_width: int, start: int, grid: tuple[int, int, int]) -> Tensor:  # -> (T * h * w, K / 2, 2)
+def rope_table(head_dim: int, start: int, grid: tuple[int, int, int]) -> Tensor:  # -> (T * h * w, K / 2, 2)
     """Cosine and sine of every token's angles, computed in float64, as float32; latents are counted from `start`.
 
     grid: latents, token rows and token columns, the order of the tokens.
     """
     latents, rows, columns = grid
     ranges = (range(start, start + latents), range(rows), range(columns))
-    axes = [_angles(positions, width) for positions, width in zip(ranges, axis_widths(head_width), strict=True)]
+    axes = [_angles(positions, width) for positions, width in zip(ranges, axis_widths(head_dim), strict=True)]
     cos_sin = [torch.stack([angles.cos(), angles.sin()], dim=-1).float() for angles in axes]
     grids = [
         axis.view(*(len(axis) if dim == index else 1 for dim in range(3)), *axis.shape[1:]).expand(*grid, -1, -1)

@@ -56,7 +56,7 @@ def unloaded_text_encoder(dtype: torch.dtype) -> t5.UnloadedTextEncoder:
 
 
 def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Callable[[str], Tensor]:
-    """A function from a cleaned prompt to its vectors (L, width), which holds the weights.
+    """A function from a cleaned prompt to its token embeddings (L, width), which holds the weights.
 
     Raises: ModelError, DeviceError.
     """
@@ -95,7 +95,7 @@ def activation_bytes(config: Mapping[str, Any], dtype: torch.dtype) -> int:
 
 
 def text_digest(folder: Path) -> str:
-    """16 hexadecimal digits of everything that vectors depend on: weights and tokenizer. Raises: ModelError."""
+    """16 hexadecimal digits of everything that embeddings depend on: weights and tokenizer. Raises: ModelError."""
     weights = digest_files(sorted(set(text_tensors(folder).files.values())))
     return t5.combined_digest(weights, [tokenizer_file(folder)])
 

@@ -123,7 +123,7 @@ class WanTransformer(nn.Module):
         """The residual stream after the last block, (B, G, S, D), and the keys and values of every block."""
         tokens = self.embed(z)
         x = tokens.view(len(tokens), level_idx.shape[-1], -1, tokens.shape[-1])
-        rope = conditioning.rope(self.config.head_width, start, _grid(z))
+        rope = conditioning.rope(self.config.head_dim, start, _grid(z))
         rope = rope if rope.device == x.device else rope.to(x.device)
         inputs, keys_values = BlockInputs(level_idx, conditioning.modulation.block, rope, conditioning.attend), []
         for n, (block, kv) in enumerate(zip(self.layers, conditioning.text, strict=True)):

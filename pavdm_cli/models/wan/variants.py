@@ -62,7 +62,7 @@ def _spec(name: str, repo: str, sizes: WanConfig, transformer_class: str, **valu
             "": ("wanmodel",),  # all parts in one folder
             "model_index.json": (PIPELINES[transformer_class],),
         },
-        distinguishing=_distinguishing(sizes, transformer_class),
+        distinguishing_config=_distinguishing_config(sizes, transformer_class),
         lora=True,
         empty_prompt=True,
         precisions={"": ("fp32", "bf16"), "cuda": ("bf16", "fp32")},
@@ -70,7 +70,7 @@ def _spec(name: str, repo: str, sizes: WanConfig, transformer_class: str, **valu
     return replace(common, **values)  # type: ignore[arg-type]
 
 
-def _distinguishing(sizes: WanConfig, transformer_class: str) -> dict[str, dict[str, object]]:
+def _distinguishing_config(sizes: WanConfig, transformer_class: str) -> dict[str, dict[str, object]]:
     skyreels = {"inject_sample_info": sizes.fps_embedding} if transformer_class == SKYREELS_CLASS else {}
     layers = {"num_layers": sizes.layers, "ffn_dim": sizes.ffn_dim}
     return {

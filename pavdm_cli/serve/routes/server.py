@@ -32,7 +32,7 @@ def models() -> ModelList:
 
 def _is_ready(model: VideoModel) -> bool:
     try:
-        require_weights(model.spec, True, model.published)
+        require_weights(model.spec, True, model.published_spec)
     except ModelError:
         return False
     return True

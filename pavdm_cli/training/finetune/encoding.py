@@ -149,7 +149,7 @@ def captions_to_encode(cache: Cache, captions: Sequence[str]) -> list[str]:
 def encode_captions(cache: Cache, encoder: TextEncoder, captions: Sequence[str], on_progress: OnProgress) -> None:
     """Encode captions, saving each at once. Raises: OutputError."""
     for caption in captions:
-        _save_tensor(cache.embedding(caption), encoder.encode([caption])[0].rows)
+        _save_tensor(cache.embedding(caption), encoder.encode([caption])[0].embeds)
         on_progress(1)
 
 

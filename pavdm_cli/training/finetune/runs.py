@@ -85,10 +85,10 @@ def prepare_task(run: FinetuneRun, reporter: Reporter, processes: ProcessGroup) 
     if config.lora_rank and not video_model.spec.lora:
         raise UsageError(f"{spec.name} does not support LoRA", "omit --lora-rank to train all weights")
     if not video_model.spec.bundled:
-        require_weights(video_model.spec, published=video_model.published)
+        require_weights(video_model.spec, published=video_model.published_spec)
     meta = video_model.load(Placement(device), "meta")  # options are checked before anything is encoded
     check_room("training", _training_bytes(meta, config.lora_rank) // processes.world_size, device, SHARDING_HINT)
-    batches = _batch_config(video_model, spec, method, options.batch, processes)
+    batches = _batch_config(video_model, spec, method, options.batch_size, processes)
     encoding = _VideoEncoding(video_model, spec, config, device)
     cache = Cache(options.folder / "cache", *encoding.cache_keys())
     split = _find_and_split(cache, encoding, reporter, processes)
@@ -98,13 +98,13 @@ def prepare_task(run: FinetuneRun, reporter: Reporter, processes: ProcessGroup) 
         return load_dataset(cache, videos, encoding.format_caption)
 
     metadata = options.metadata | {"method": method, "size": spec.size, "fps": spec.fps, "videos": len(split.videos)}
-    model = video_model.load(Placement(device, vae=False), "weights")
+    model = video_model.load(Placement(device, load_vae=False), "weights")
     if config.lora_rank:
         add_adapters(model, config.lora_rank)
         metadata["base"] = video_model.digest()
     else:
         model.unfreeze()
-    if config.checkpointing:
+    if config.gradient_checkpointing:
         enable_gradient_checkpointing(model)
     loss = LossModule(model, spec, PRECISIONS[config.precision])
     if processes.world_size > 1:
@@ -131,7 +131,7 @@ class _VideoEncoding:
     @property
     def placement(self) -> Placement:
         """In the model's own precision, without its transformer."""
-        return Placement(self.device, self.spec.precisions_on(self.device.type)[0], transformer=False)
+        return Placement(self.device, self.spec.precisions_on(self.device.type)[0], load_transformer=False)
 
     def format_caption(self, caption: str) -> str:
         """The caption as the text encoder gets it."""
@@ -148,9 +148,9 @@ class _VideoEncoding:
         """What cached latents and caption embeddings depend on."""
         spec, model, precision = self.spec, self.model, self.placement.precision
         layout = model.layout(spec.size, spec.fps)
-        frames = layout.count(spec.window + spec.chunk)
-        vae, text_encoder = (f"{model.weights_digest(part)} {precision}" for part in ("vae", "text"))
-        return LatentFormat(spec.size, spec.fps, frames, layout.latents(frames), vae), text_encoder
+        frames = layout.num_frames(spec.window + spec.chunk)
+        vae, text_encoder = (f"{model.part_digest(part)} {precision}" for part in ("vae", "text"))
+        return LatentFormat(spec.size, spec.fps, frames, layout.num_latents(frames), vae), text_encoder
 
 
 def finetune(task: FinetuneTask, run: FinetuneRun, report: StepReport) -> Path:
@@ -158,11 +158,11 @@ def finetune(task: FinetuneTask, run: FinetuneRun, report: StepReport) -> Path:
     options, config = run.options, run.config
     train_config = TrainConfig(
         options.steps,
-        options.rate,
+        options.learning_rate,
         warmup=min(config.warmup, options.steps),
         ema_decay=0.99,
-        validate_steps=config.validate_steps,
-        accumulate=config.accumulate,
+        validate_steps=config.checkpoint_every,
+        gradient_accumulation=config.gradient_accumulation,
         make_optimizers=adamw,
     )
     return train(task, train_config, options.folder, report, task.processes)
@@ -175,7 +175,9 @@ def _batch_config(
         raise UsageError(f"--method must be one of {', '.join(METHODS)}, got {method!r}", "pa is progressive")
     if batch_size % processes.world_size:
         multiple = f"a multiple of the {processes.world_size} processes"
-        raise UsageError(f"--batch must be {multiple}, got {batch_size}", "each process takes its share of every batch")
+        raise UsageError(
+            f"--batch-size must be {multiple}, got {batch_size}", "each process takes its share of every batch"
+        )
     return BatchConfig(
         method,
         Diagonal(spec.trained_steps, spec.window // spec.chunk, spec.chunk),
@@ -209,7 +211,7 @@ def _find_and_split(cache: Cache, encoding: _VideoEncoding, reporter: Reporter, 
     slow = sum(probes[video].rate < 0.99 * cache.format.fps for video in usable)
     if slow:
         reporter.warn(f"{slow} of them have fewer than {cache.format.fps} fps: frames repeat; lower --fps to avoid it")
-    return Split(cache, *_hold_out(usable, config.held_out))
+    return Split(cache, *_hold_out(usable, config.validation_videos))
 
 
 def _count_reasons(skipped: Sequence[Skipped]) -> str:
@@ -222,7 +224,7 @@ def _hold_out(videos: list[VideoItem], count: int | None) -> tuple[list[VideoIte
     if count is None:
         count = len(videos) // 20 or int(len(videos) >= 10)
     if count >= len(videos):
-        raise UsageError(f"--held-out {count} of {pluralize(len(videos), 'video')} leaves none", "hold out fewer")
+        raise UsageError(f"--validation-videos {count} of {pluralize(len(videos), 'video')} leaves none", "use fewer")
     held_out = {videos[number * len(videos) // count].path for number in range(count)} if count else set()
     return [v for v in videos if v.path not in held_out], [v for v in videos if v.path in held_out]
 

@@ -35,11 +35,11 @@ class FinetuneConfig:
     window: int | None = None  # latents
     chunk: int | None = None
     precision: str = "bf16"
-    checkpointing: bool = True
-    accumulate: int = 1
+    gradient_checkpointing: bool = True
+    gradient_accumulation: int = 1
     warmup: int = 1000
-    validate_steps: int = 250
-    held_out: int | None = None  # videos for validation
+    checkpoint_every: int = 250  # steps
+    validation_videos: int | None = None
     lora_rank: int = 0  # train low-rank adapters of this rank; 0: all weights
     options: Options = field(default_factory=dict)  # model-specific options
 
@@ -75,7 +75,7 @@ class LossModule(nn.Module):
         config = DenoiserConfig(batch.context, size, fps, reuse_context=False, causal_context=True, attention=TORCH)
         noisy = add_noise(batch.latents, batch.noise, batch.timesteps)
         timesteps = batch.timesteps.to(self.dtype)  # rounded as the trained weights will be
-        return velocity_loss(self.loaded.velocity(noisy, timesteps, inputs, config), batch)
+        return velocity_loss(self.loaded.velocity(noisy, timesteps, inputs, config, batch.context), batch)
 
 
 def enable_gradient_checkpointing(model: LoadedModel) -> None:

@@ -22,7 +22,7 @@ def export(vae_file: Path, denoiser_file: Path, folder: Path, max_file_bytes: in
     metadata, own_latents = checkpoint.training_metadata(denoiser_file), fingerprint.latents(vae)
     if metadata.get("latents", own_latents) != own_latents:
         message = f"{denoiser_file} was trained on latents of another VAE than {vae_file}"
-        raise ModelError(message, "give the --codec of its training, or one trained from it with --keep-latents")
+        raise ModelError(message, "give the --vae of its training, or one trained from it with --freeze-encoder")
     vae_metadata = checkpoint.training_metadata(vae_file)
     make_folder(folder)
     checkpoint.save(vae, folder / VAE_FILE, vae_metadata, max_file_bytes)

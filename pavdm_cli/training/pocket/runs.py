@@ -40,8 +40,8 @@ class TrainOptions:
 
     folder: Path
     steps: int
-    rate: float
-    batch: int
+    learning_rate: float
+    batch_size: int
     detail: float = 0.3
     init: Path | None = None
     device: str = "auto"
@@ -59,7 +59,8 @@ class TrainOptions:
     @property
     def metadata(self) -> dict[str, object]:
         """For the header of the weights."""
-        return {"steps": self.steps, "rate": self.rate, "batch": self.batch, "detail": self.detail}
+        names = ("steps", "learning_rate", "batch_size", "detail")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Objective:
     """What a denoiser is trained for: windows and noise levels of a method, optionally a guidance scale to distill."""
 
     method: str
-    distil: float | None = None
+    distill_guidance: float | None = None
     window: int | None = None  # latents; None: the method's
     shift: float = 1.0  # of timesteps towards noise
     object_weight: float = 0.0
@@ -76,9 +77,9 @@ class Objective:
     @property
     def metadata(self) -> dict[str, object]:
         """For the header of the weights: the method, and what is not at its default."""
-        changed = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "distil"}
+        changed = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "distill_guidance"}
         changed = {name: value for name, value in changed.items() if value != getattr(Objective(""), name)}
-        return changed | ({} if self.distil is None else {"guided": self.distil})
+        return changed | ({} if self.distill_guidance is None else {"guided": self.distill_guidance})
 
     def check(self, clip_latents: int) -> None:
         """Reject unknown methods and options of another method. Raises: UsageError."""
@@ -86,10 +87,10 @@ class Objective:
             names = ", ".join(METHODS)
             raise UsageError(f"--method must be one of {names}, got {self.method!r}", "pa is what pocket ships")
         if self.window is not None and self.method == "pa":
-            raise UsageError("--latents needs --method base or rw", "pa trains on windows of all lengths")
+            raise UsageError("--window needs --method base or rw", "pa trains on windows of all lengths")
         if self.window is not None and self.window > clip_latents:
             raise UsageError(
-                f"--latents must be at most {clip_latents}, got {self.window}", "that is the length of the clips"
+                f"--window must be at most {clip_latents}, got {self.window}", "that is the length of the clips"
             )
         if self.shift != 1 and self.method != "base":
             raise UsageError("--shift only applies to --method base", "omit --shift")
@@ -100,24 +101,26 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot create the folder {folder}: {error.strerror}", "give another --folder") from error
+        raise OutputError(
+            f"cannot create the folder {folder}: {error.strerror}", "give another --output-dir"
+        ) from error
 
 
 def run(task: Task, options: TrainOptions, report: StepReport) -> Path:
     """Train for all steps; returns the file of the weights."""
-    config = TrainConfig(options.steps, options.rate, sheet_seconds=60 * options.sheet_minutes)
+    config = TrainConfig(options.steps, options.learning_rate, sheet_seconds=60 * options.sheet_minutes)
     return train(task, config, options.folder, report)
 
 
-def vae_task(options: TrainOptions, keep_latents: bool = False) -> VAETask:
-    """Train the VAE on frames rendered on the fly; with `keep_latents` only its decoder. Raises: UsageError."""
-    if keep_latents and not options.init:
-        raise UsageError("--keep-latents needs an encoder to keep", "give --init `codec.safetensors`")
+def vae_task(options: TrainOptions, freeze_encoder: bool = False) -> VAETask:
+    """Train the VAE on frames rendered on the fly; with `freeze_encoder` only its decoder. Raises: UsageError."""
+    if freeze_encoder and not options.init:
+        raise UsageError("--freeze-encoder needs a trained encoder", "give a vae.safetensors with --init")
     precision = options.pick_precision()
     model = _initial_model(_new_vae, options, checkpoint.load_vae)
-    model.encoder.requires_grad_(not keep_latents)
+    model.encoder.requires_grad_(not freeze_encoder)
     make_folder(options.folder)
-    frames = FrameSampling(detail=options.detail, batch=options.batch)
+    frames = FrameSampling(detail=options.detail, batch=options.batch_size)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return VAETask(model, frames, options.metadata, precision)
 
@@ -139,15 +142,15 @@ def denoiser_task(
     needs_mask = bool(objective.object_weight)
     pool = _pool(options.folder / "clips.safetensors", clips, vae, progress, needs_mask)
     held_out = _pool(options.folder / "held-out.safetensors", held_out_clips, vae, progress)
-    config, weight = _batch_config(objective, options.batch), objective.object_weight
+    config, weight = _batch_config(objective, options.batch_size), objective.object_weight
     return DenoiserTask(model, vae, config, clips, pool, held_out, metadata, teacher, weight, precision)
 
 
-def _batch_config(objective: Objective, batch: int) -> BatchConfig:
+def _batch_config(objective: Objective, batch_size: int) -> BatchConfig:
     return BatchConfig(
         objective.method,
         Diagonal(SPEC.trained_steps, SPEC.window // SPEC.chunk, SPEC.chunk),
-        batch,
+        batch_size,
         timestep_shift=objective.shift,
         stages=POCKET_STAGES,
         latents=objective.window or 0,
@@ -156,16 +159,16 @@ def _batch_config(objective: Objective, batch: int) -> BatchConfig:
 
 
 def _teacher(options: TrainOptions, objective: Objective) -> Teacher | None:
-    if objective.distil is None:
+    if objective.distill_guidance is None:
         return None
     if options.init is None:
-        raise UsageError("--distil needs a teacher", "give its weights with --init")
+        raise UsageError("--distill-guidance needs a teacher", "give its weights with --init")
     scale = checkpoint.training_metadata(options.init).get("guided", 1.0)
     if scale != 1:
         raise UsageError(
             f"{options.init} is already distilled, for a guidance scale of {scale:g}", "start from its teacher"
         )
-    return Teacher(checkpoint.load_denoiser(options.init).to(pick_device(options.device)), objective.distil)
+    return Teacher(checkpoint.load_denoiser(options.init).to(pick_device(options.device)), objective.distill_guidance)
 
 
 def _pool(path: Path, clips: Clips, vae: PocketVAE, progress: Progress, needs_mask: bool = False) -> Pool:

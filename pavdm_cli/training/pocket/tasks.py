@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.pocket.model import DENOISER_FILE, VAE_FILE
 from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.models.pocket.vae import PocketVAE
 from pavdm_cli.training.batches import BatchConfig, Crop, sample_batch
@@ -34,7 +35,7 @@ class VAETask:
     frames: FrameSampling
     metadata: dict[str, object]
     precision: str = "fp32"
-    name: str = "codec"
+    name: str = "VAE"
 
     def loss(self, step: int) -> Tensor:
         """The loss on newly rendered frames."""
@@ -59,7 +60,7 @@ class VAETask:
     def export(self, folder: Path) -> Path:
         """Write the VAE's file."""
         trained_on = {"world": fingerprint.world(self.frames.detail)}
-        return checkpoint.save(self.model, folder / "codec.safetensors", self.metadata | trained_on | self.validate())
+        return checkpoint.save(self.model, folder / VAE_FILE, self.metadata | trained_on | self.validate())
 
     def _held_out(self, count: int = 64) -> FrameBatch:
         seconds = torch.rand(count, 1, generator=torch.Generator().manual_seed(1)) * 60
@@ -112,7 +113,7 @@ class DenoiserTask:
             "vocabulary": fingerprint.vocabulary(),
             "latents": fingerprint.latents(self.vae),
         }
-        return checkpoint.save(self.model, folder / "denoiser.safetensors", self.metadata | trained_on)
+        return checkpoint.save(self.model, folder / DENOISER_FILE, self.metadata | trained_on)
 
     def _loss(self, config: BatchConfig, clips: Clips, pool: Pool, step: int, *, weighted: bool = False) -> Tensor:
         device = _device(self.model)

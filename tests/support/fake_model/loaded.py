@@ -158,8 +158,8 @@ class Loaded:
     transformer: Transformer
     vae: VAE
     source: Path
-    hidden: int = HIDDEN
-    head_width: int = HIDDEN // 2
+    hidden_size: int = HIDDEN
+    head_dim: int = HIDDEN // 2
     resident: frozenset[str] = frozenset()
     stored_transformer: StoredTensors | None = None
     text_shape: tuple[int, int] = (16, TEXT)
@@ -215,10 +215,15 @@ class Loaded:
         return lambda vectors: FunctionDenoiser(prefill, partial(velocity, vectors=vectors))
 
     def _vectors(self, text: Sequence[TextEmbedding]) -> Tensor:
-        return torch.stack([one.rows.to(self.transformer.enter.weight).mean(dim=0) for one in text])
+        return torch.stack([one.embeds.to(self.transformer.enter.weight).mean(dim=0) for one in text])
 
     def velocity(
-        self, noisy: Tensor, timesteps: Tensor, text: Sequence[TextEmbedding], config: DenoiserConfig
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        text: Sequence[TextEmbedding],
+        config: DenoiserConfig,
+        num_context_latents: int = 0,
     ) -> Tensor:
         out: Tensor = -self.transformer(noisy, timesteps.to(noisy), self._vectors(text))
         return out
@@ -243,12 +248,12 @@ class Loaded:
 
 
 def load_text_encoder(folder: Path, placement: Placement, init: Init) -> TextEncoder:
-    table = _part("text", lambda: nn.Embedding(64, TEXT), folder, placement.text, init)
+    table = _part("text", lambda: nn.Embedding(64, TEXT), folder, placement.text_encoder_device, init)
     return TextEncoder(table)
 
 
 def load(folder: Path, placement: Placement, init: Init) -> Loaded:
-    device = placement.weights
+    device = placement.weights_device
     return Loaded(
         _part("transformer", Transformer, folder, device, init), _part("vae", VAE, folder, device, init), folder
     )

@@ -47,7 +47,7 @@ class FakeModel:
     text_tokens: int = 5
 
     @property
-    def published(self) -> ModelSpec:
+    def published_spec(self) -> ModelSpec:
         return SPEC
 
     def with_weights(self, name: str, folder: Path) -> FakeModel:
@@ -67,7 +67,7 @@ class FakeModel:
     def format_prompt(self, text: str, seed: int, options: Options, source: str = "") -> Prompt:
         return Prompt(text.lower(), negative=options.get("negative_prompt", "blurry"))
 
-    def prompt_notes(self, text: str) -> list[str]:
+    def truncation_notes(self, text: str) -> list[str]:
         return []
 
     def count_tokens(self, text: str) -> int:
@@ -91,7 +91,7 @@ class FakeModel:
 
         return digest(self._folder())
 
-    def weights_digest(self, part: str) -> str:
+    def part_digest(self, part: str) -> str:
         return self.digest()
 
     def _folder(self) -> Path:

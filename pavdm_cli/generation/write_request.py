@@ -14,7 +14,7 @@ from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.video import read_image
 
 
-def write_source(
+def write_request(
     config: GenerationConfig,
     model: ModelRunner,
     source: Source | RedoTask | None,

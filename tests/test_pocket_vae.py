@@ -1,11 +1,11 @@
-"""The pocket codec: it keeps objects and their motion, and any run of latents decodes alone."""
+"""The VAE of pocket: it keeps objects and their motion, and any run of latents decodes alone."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from support.models import MODELS
-from support.tiny import CODEC, SIZE, tiny_codec
+from support.tiny import SIZE, VAE_CONFIG, tiny_vae
 from torch import Tensor
 
 from pavdm_cli.errors import UsageError
@@ -37,7 +37,7 @@ def clip(frames: int, size: tuple[int, int], scenes: int = 1) -> Tensor:
     return render([sample_scene(HELD_OUT + i) for i in range(scenes)], seconds, canvas(size, 0.3)).frames
 
 
-def test_the_shipped_codec_reconstructs_both_sizes(shipped):
+def test_the_shipped_vae_reconstructs_both_sizes(shipped):
     seconds = 60 * torch.rand(16, 1, generator=torch.Generator().manual_seed(0))
     frames = training.render_pairs(range(HELD_OUT, HELD_OUT + 16), seconds, FrameSampling())
     (small, small_object), (large, large_object) = reconstruction_psnr(shipped, frames)
@@ -75,31 +75,31 @@ def test_chunk_by_chunk_is_all_at_once_bit_for_bit(chunk, shipped):
 
 @torch.no_grad()
 def test_a_latent_is_its_own_frames_and_nothing_else():
-    codec, frames = tiny_codec(), clip(8, SIZE, scenes=2)
-    latents = codec.encode(frames)
+    vae, frames = tiny_vae(), clip(8, SIZE, scenes=2)
+    latents = vae.encode(frames)
     assert latents.shape == (2, 4, 4, 2, 3)
     other = frames.clone()
     other[:, 2:4] = 0
-    changed = (codec.encode(other) != latents).any(-1).any(-1).any(-1).any(0)
+    changed = (vae.encode(other) != latents).any(-1).any(-1).any(-1).any(0)
     assert changed.tolist() == [False, True, False, False]
     spoiled = latents.clone()
     spoiled[:, 2] += 1
-    changed = (codec.decode(spoiled) != codec.decode(latents)).any(-1).any(-1).any(-1).any(0)
+    changed = (vae.decode(spoiled) != vae.decode(latents)).any(-1).any(-1).any(-1).any(0)
     assert changed.tolist() == [False, False, False, False, True, True, False, False]
 
 
 @torch.no_grad()
 def test_the_frames_of_a_latent_are_stacked_in_order():
-    codec, frames = tiny_codec(), clip(2, SIZE)
-    first, second = codec.encode(frames)[0, 0].split(CODEC.channels)
-    torch.testing.assert_close(torch.stack([first, second]), codec.encode_frames(frames[0]))
+    vae, frames = tiny_vae(), clip(2, SIZE)
+    first, second = vae.encode(frames)[0, 0].split(VAE_CONFIG.channels)
+    torch.testing.assert_close(torch.stack([first, second]), vae.encode_frames(frames[0]))
     assert not torch.equal(first, second)
 
 
 @torch.no_grad()
 def test_what_comes_out_is_frames_of_the_same_size_from_0_to_1():
-    codec, frames = tiny_codec(), clip(4, SIZE, scenes=2)
-    out = codec.decode(100 * codec.encode(frames))
+    vae, frames = tiny_vae(), clip(4, SIZE, scenes=2)
+    out = vae.decode(100 * vae.encode(frames))
     assert out.shape == frames.shape
     assert (out.min(), out.max()) == (0, 1)
 
@@ -109,7 +109,7 @@ def test_what_comes_out_is_frames_of_the_same_size_from_0_to_1():
 )
 def test_odd_counts_and_sides_are_one_clear_error(frames, height, width):
     with pytest.raises(UsageError, match=f"got {frames} frames? of {width}x{height}") as caught:
-        tiny_codec().encode(torch.zeros(1, frames, 3, height, width))
+        tiny_vae().encode(torch.zeros(1, frames, 3, height, width))
     assert "groups of 2 frames with sides in multiples of 8" in caught.value.message
 
 
@@ -137,20 +137,20 @@ def test_quality_is_the_peak_signal_to_noise_ratio_of_all_and_of_object_pixels()
 
 
 def test_training_weighs_object_pixels_and_nudges_latents():
-    codec, picture = tiny_codec(), training.batch(FrameSampling(SIZE, batch=2), step=0)
-    weighed = training.loss(codec, picture, torch.Generator().manual_seed(0))
-    again = training.loss(codec, picture, torch.Generator().manual_seed(0))
-    nudged = training.loss(codec, picture, torch.Generator().manual_seed(1))
+    vae, picture = tiny_vae(), training.batch(FrameSampling(SIZE, batch=2), step=0)
+    weighed = training.loss(vae, picture, torch.Generator().manual_seed(0))
+    again = training.loss(vae, picture, torch.Generator().manual_seed(0))
+    nudged = training.loss(vae, picture, torch.Generator().manual_seed(1))
     everywhere = [SceneFrames(p.frames, torch.ones_like(p.mask)) for p in (picture.coded, picture.large)]
-    inside = training.loss(codec, FrameBatch(*everywhere), torch.Generator().manual_seed(0))
+    inside = training.loss(vae, FrameBatch(*everywhere), torch.Generator().manual_seed(0))
     assert torch.equal(weighed, again)
     assert not torch.equal(weighed, nudged)
     assert not torch.equal(weighed, inside)
-    codes = codec.encode_frames(picture.coded.frames.flatten(0, 1))
+    codes = vae.encode_frames(picture.coded.frames.flatten(0, 1))
     noise = torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
     first, last = (codes + training.LATENT_NOISE * noise).view(2, 2, *codes.shape[1:]).unbind(1)
-    large = [codec.decode_large_frames(code) for code in (first, (first + last) / 2, last)]
-    small = [codec.decode_frames(code) for code in (first, last)]
+    large = [vae.decode_large_frames(code) for code in (first, (first + last) / 2, last)]
+    small = [vae.decode_frames(code) for code in (first, last)]
     total = expected_loss(torch.stack(large, 1) - picture.large.frames, picture.large.mask)
     total += training.CODED_WEIGHT * expected_loss(torch.stack(small, 1) - picture.coded.frames, picture.coded.mask)
     torch.testing.assert_close(weighed, total)
@@ -164,14 +164,14 @@ def expected_loss(error: Tensor, mask: Tensor) -> Tensor:
 
 
 def test_a_frozen_encoder_keeps_its_latents_while_the_decoder_learns():
-    codec, picture = tiny_codec().train(), training.batch(FrameSampling(SIZE, batch=2), step=0)
-    codec.encoder.requires_grad_(False)
-    before, latents = codec.normalise.running_mean.clone(), codec.eval().encode(picture.coded.frames)
-    training.loss(codec.train(), picture, torch.Generator().manual_seed(0)).backward()
-    assert torch.equal(codec.normalise.running_mean, before)
-    assert torch.equal(codec.eval().encode(picture.coded.frames), latents)
-    assert all(p.grad is None for p in codec.encoder.parameters())
-    assert all(p.grad is not None for p in codec.decoder.parameters())
+    vae, picture = tiny_vae().train(), training.batch(FrameSampling(SIZE, batch=2), step=0)
+    vae.encoder.requires_grad_(False)
+    before, latents = vae.normalise.running_mean.clone(), vae.eval().encode(picture.coded.frames)
+    training.loss(vae.train(), picture, torch.Generator().manual_seed(0)).backward()
+    assert torch.equal(vae.normalise.running_mean, before)
+    assert torch.equal(vae.eval().encode(picture.coded.frames), latents)
+    assert all(p.grad is None for p in vae.encoder.parameters())
+    assert all(p.grad is not None for p in vae.decoder.parameters())
 
 
 def test_training_frames_are_a_function_of_the_step_and_no_scene_comes_twice(monkeypatch):
@@ -189,7 +189,7 @@ def test_training_frames_are_a_function_of_the_step_and_no_scene_comes_twice(mon
 
 
 def test_training_normalises_latents_by_their_own_statistics():
-    codec = tiny_codec().train()
-    codes = codec.encode_frames(training.batch(FrameSampling(SIZE, batch=16), step=0).coded.frames.flatten(0, 1))
+    vae = tiny_vae().train()
+    codes = vae.encode_frames(training.batch(FrameSampling(SIZE, batch=16), step=0).coded.frames.flatten(0, 1))
     torch.testing.assert_close(codes.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(codes.var((0, 2, 3), correction=0), torch.ones(2), atol=1e-3, rtol=0)

@@ -60,8 +60,8 @@ def test_what_memory_leaves_is_stored_and_a_chosen_one_stays(
     folder: Path, model: ModelRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_of(folder)
-    fits = memory_plan.budget(config.with_execution(decode_batch=1, vae_tiling="off", cfg_batching="sequential"))
-    monkeypatch.setattr(memory_plan, "free_bytes", lambda device: max(fits.places[0].needs))
+    fits = memory_plan.estimate_plan(config.with_execution(decode_batch=1, vae_tiling="off", cfg_batching="sequential"))
+    monkeypatch.setattr(memory_plan, "free_bytes", lambda device: max(fits.devices[0].needs))
     planned = memory_plan.choose_plan(config).config
     assert planned.execution.decode_batch == collect_metadata(planned, model)["decode_batch"] == 1
     chosen = memory_plan.choose_plan(config_of(folder, DECODE_BATCH)).config

@@ -15,7 +15,7 @@ import torch
 from pavdm_cli.errors import OutputError
 from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo, write_checkpoint
 from pavdm_cli.generation.decode import RenderedChunk
-from pavdm_cli.generation.latents_file import LatentsFile
+from pavdm_cli.generation.latents_file import LatentsWriter
 from pavdm_cli.hub.download import sha256_of
 from pavdm_cli.video.write.encode import EncoderState
 from pavdm_cli.video.write.extend import ExtensionWriter
@@ -41,7 +41,7 @@ class CheckpointWriter:
     writer: Writer
     run: RunInfo
     notes: Sequence[str]  # notes so far
-    latents: LatentsFile | None = None  # the latents of all chunks
+    latents: LatentsWriter | None = None  # the latents of all chunks
     resumed: bool = False
     on_saved: Callable[[SavedFiles], None] | None = None  # called on the encoder's thread
 
@@ -74,20 +74,12 @@ class CheckpointWriter:
             self.on_saved(SavedFiles(file.size, latents[0], self.resumed))
 
 
-def create_saver(
-    writer: Writer,
-    run: RunInfo,
-    notes: Sequence[str],
-    checkpoint: Checkpoint | None,
-    on_saved: Callable[[SavedFiles], None] | None = None,
-) -> CheckpointWriter:
-    """The saver of a new video, or of an interrupted one. Raises: OSError."""
+def open_latents(writer: Writer, run: RunInfo, checkpoint: Checkpoint | None) -> LatentsWriter | None:
+    """The file of latents of a new video or of an interrupted one; None if none are stored. Raises: OSError."""
     if checkpoint:
-        latents = LatentsFile(writer.latents, checkpoint.latents[0]) if checkpoint.latents[1] else None
-    else:
-        stores_latents = run.request.output.keep_state or not writer.encoder.continuable
-        latents = LatentsFile(writer.latents) if stores_latents else None
-    return CheckpointWriter(writer, run, notes, latents, checkpoint is not None, on_saved)
+        return LatentsWriter(writer.latents, checkpoint.latents[0]) if checkpoint.latents[1] else None
+    stores_latents = run.request.output.keep_state or not writer.encoder.continuable
+    return LatentsWriter(writer.latents) if stores_latents else None
 
 
 def machine_name(device: torch.device) -> str:
