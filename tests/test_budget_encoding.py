@@ -82,8 +82,8 @@ def test_a_clip_waits_on_the_host_and_a_group_of_it_is_encoded_at_a_time(folder,
 def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_rejected_by_the_name_of_that_stage(
     folder, gpu, monkeypatch
 ):
-    def counted(case, decode_batch, vae_tiling, coded):
-        return VAEMemory(coded[0] * decode_batch * 10**8, 0, 0)
+    def counted(case, vae_batch_size, vae_tiling, coded):
+        return VAEMemory(coded[0] * vae_batch_size * 10**8, 0, 0)
 
     monkeypatch.setattr(memory_plan, "_vae_memory", counted)
     config = replace(on_gpu(folder), num_conditioning_frames=17)
