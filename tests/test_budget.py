@@ -100,7 +100,7 @@ def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
             pass
     parts = plan.devices[0].parts
     beside = [sum(part[i] for name, part in parts.items() if "activ" in name or "clean" in name) for i in (2, 3)]
-    beside = [size + parts["text and levels"][2] for size in beside]
+    beside = [size + parts["text KV and modulation"][2] for size in beside]
     assert 0.7 * max(beside) < live.peak < 1.1 * max(beside)
 
 
@@ -221,7 +221,7 @@ def test_a_text_encoder_that_does_not_fit_can_read_on_the_host(folder, gpu, monk
     monkeypatch.setattr(memory_plan, "text_bytes", lambda job: {"weights": 10**9})
     gpu["cuda"] = 10**8
     error = memory_advice.refusal(memory_plan.choose_plan(on_gpu(folder)))
-    assert "to read (mostly text encoder, weights, 1.0 GB)" in error.message
+    assert "to encode text (mostly text encoder, weights, 1.0 GB)" in error.message
     assert error.hint.startswith("--text-device cpu saves")
     plan = memory_plan.choose_plan(on_gpu(folder, options={"text_device": "cpu"}))
     assert plan.fits

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.memory_parts import STAGES, Stages, device_parts, host_parts, worker_bytes
+from pavdm_cli.generation.memory_parts import LIBRARIES, STAGES, Stages, device_parts, host_parts, worker_bytes
 from pavdm_cli.hub.weight_memory import free_bytes
 from pavdm_cli.models import meta_model
 from pavdm_cli.models.adapter import VideoModel
@@ -39,8 +39,8 @@ class DeviceMemory:
     @property
     def needs(self) -> Stages:
         """All parts together."""
-        read, encode, denoise, decode = (sum(column) for column in zip(*self.parts.values(), strict=True))
-        return read, encode, denoise, decode
+        encode_text, encode_frames, denoise, decode = (sum(column) for column in zip(*self.parts.values(), strict=True))
+        return encode_text, encode_frames, denoise, decode
 
     def overflowing_stages(self) -> list[int]:
         """Indices of the stages that do not fit."""
@@ -83,7 +83,7 @@ def fits_unsharded(config: GenerationConfig) -> bool:
         config.with_execution(shard_weights="off"), auto_switches=config.auto_switches - {"vae_tiling"}
     )
     overflows = (each.overflowing_stages() for each in choose_plan(unsharded_config).devices)
-    return not any(stage > STAGES.index("read") for stages in overflows for stage in stages)
+    return not any(stage > STAGES.index("encode text") for stages in overflows for stage in stages)
 
 
 def _candidates(config: GenerationConfig) -> Iterator[GenerationConfig]:
@@ -114,7 +114,7 @@ def estimate_plan(config: GenerationConfig) -> MemoryPlan:
     vae_inputs = (num_frames, config.schedule.context * _reencodes(config))
     vae_memory = _vae_memory(model_key(config), execution.vae_batch_size, execution.vae_tiling, vae_inputs)
     on_device = device_parts(model, sampling, vae_memory, execution, device)
-    on_device["libraries (assumed)"] = (RESERVED[device.type],) * 4
+    on_device[LIBRARIES[device.type]] = (RESERVED[device.type],) * 4
     if execution.processes > 1 and device == HOST:
         on_device["other processes"] = (worker_bytes(on_device) * (execution.processes - 1),) * 4
     on_host = host_parts(model, execution)
