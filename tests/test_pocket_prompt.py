@@ -240,12 +240,6 @@ def test_unknown_words_are_named_once_with_the_nearest_known_one():
     assert "not know" not in notes("please show me a video of a red ball in the sky")
 
 
-@pytest.mark.parametrize("text", ["", "   ", "\n\t", "\u2003"])
-def test_an_empty_prompt_is_refused(text):
-    with pytest.raises(UsageError, match="the prompt is empty"):
-        format_prompt(text, 1)
-
-
 @pytest.mark.parametrize("text", ["zebra", "a the of", "?!", "123", "红色的气球", "a zebra in the video"])
 def test_a_prompt_without_a_word_that_means_something_is_refused(text):
     with pytest.raises(UsageError, match="pocket knows none of the words") as caught:

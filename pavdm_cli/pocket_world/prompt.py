@@ -65,8 +65,6 @@ def format_prompt(text: str, seed: int, source: str = "") -> Prompt:
 
     A full caption is returned unchanged. Raises: UsageError.
     """
-    if not text.strip():
-        raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
     typed, (text, misspelled) = text, correct_spelling(text)
     parsed = parse(text)
     if not parsed.slots and not parsed.negated:
