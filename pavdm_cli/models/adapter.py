@@ -203,7 +203,7 @@ HelpTable = tuple[str, tuple[str, ...], Iterable[tuple[str, ...]]]  # title, hea
 
 
 class LoadedModel(Protocol):
-    """A model with weights. Offloading, FSDP, compilation and memory planning use only `blocks` and `resident`."""
+    """A model with weights. Offloading, FSDP and memory planning use only `blocks` and `resident`."""
 
     @property
     def transformer(self) -> nn.Module: ...

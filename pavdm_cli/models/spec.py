@@ -111,6 +111,7 @@ class ModelSpec:
     distinguishing_config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
     empty_prompt: bool = False  # whether an empty prompt is encoded, as in training, instead of none
     lora: bool = False  # whether LoRA files can be merged into its transformer
+    compile: bool = False  # whether its denoiser compiles the transformer for --compile
     terms: str = ""  # licence terms that must be accepted before the download
     # |latent| above this is an error: the variance is 1, data stay below 8, and guidance of 100 reached 42.
     latent_limit: float = 100.0
