@@ -61,12 +61,12 @@ def main(words: Sequence[str] | None = None) -> None:
     """Generate and measure missing videos, and with --report write the report."""
     args = parse_arguments(words)
     torch.set_num_threads(1)
-    if args.out == RESULTS and not args.report_only and "+" in (commit() or "+"):
+    if args.output == RESULTS and not args.report_only and "+" in (commit() or "+"):
         sys.exit("rows are stored from a clean commit: commit first, or give --output")
     if not args.report_only:
         run(args)
     if args.report:
-        rows = [row for row in runs.read_rows([args.out]) if row["seconds"] == args.seconds]
+        rows = [row for row in runs.read_rows([args.output]) if row["seconds"] == args.seconds]
         replace_section(args.report, "\n".join([BEGIN, *section_lines(rows), END]), (BEGIN, END))
         print(args.report)
 
@@ -90,7 +90,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> None:
     """Generate and measure the videos that have no row yet."""
-    finished_keys = {(row["arm"], row["seed"], row["seconds"]) for row in runs.read_rows([args.out])}
+    finished_keys = {(row["arm"], row["seed"], row["seconds"]) for row in runs.read_rows([args.output])}
     args.folder.mkdir(parents=True, exist_ok=True)
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         for arm in args.arms:
@@ -113,7 +113,7 @@ def add_video(args: argparse.Namespace, arm: str, seed: int) -> None:
     runs.write_video(path, timer.frames(config, model), config.spec.fps, encoding, metadata)
     row = {"settings": kind, "weights": model.digest, "seconds": args.seconds}
     row |= {"chunk_ms": 1000 * timer.seconds / config.total_chunks}
-    runs.add_row(args.out, arm, seed, path, row, features=False)
+    runs.add_row(args.output, arm, seed, path, row, features=False)
 
 
 class Timer:

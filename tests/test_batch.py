@@ -19,7 +19,22 @@ from pavdm_cli.batch import worker
 from pavdm_cli.errors import DeviceError
 from pavdm_cli.generation import pipeline
 
-QUICK = ("--steps", "6", "--warmup", "0", "--scale", "1", "--threads", "1", "--device", "cpu")
+QUICK = (
+    "--size",
+    "96x64",
+    "--fps",
+    "8",
+    "--steps",
+    "6",
+    "--warmup",
+    "0",
+    "--scale",
+    "1",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+)
 PROMPTS = ("a red ball over green hills at noon", "a blue kite over the sea at night")
 integration = pytest.mark.integration
 

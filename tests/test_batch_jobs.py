@@ -136,7 +136,7 @@ def test_every_wrong_line_is_one_line_with_its_place_and_nothing_is_made() -> No
     assert len(lines) == len(WRONG)
     for number, (line, reason) in enumerate(zip(lines, WRONG.values(), strict=True), 2):
         assert line.startswith(f"jobs.jsonl:{number}: {reason}"), line
-    assert error == f"error: jobs.jsonl: {len(WRONG)} lines are wrong, nothing was rendered"
+    assert error == f"error: jobs.jsonl: {len(WRONG)} lines are invalid, nothing was rendered"
     assert hint.startswith("hint: ")
 
 
@@ -149,7 +149,7 @@ FILES = {
     "nul.csv": ("prompt\na\0ball\n", "nul.csv:2: "),
     "nul.txt": ("a ball\na\0ball\n", "nul.txt:2: prompt is 'a\\x00ball', not a string"),
     "empty.txt": ("# none\n\n", "error: empty.txt has no jobs"),
-    "jobs.yaml": ("a: 1", "error: the kind of jobs.yaml is unknown"),
+    "jobs.yaml": ("a: 1", "error: unsupported file type: jobs.yaml"),
     "same.jsonl": ('{"prompt": "a ball", "output": "a.mp4"}\n' * 2, "same.jsonl:2: it writes to a.mp4, as"),
 }
 

@@ -100,7 +100,7 @@ def test_a_whole_run_stays_within_its_budget_and_near_it(folder):
             pass
     parts = plan.devices[0].parts
     beside = [sum(part[i] for name, part in parts.items() if "activ" in name or "clean" in name) for i in (2, 3)]
-    beside = [size + parts["text and levels"][2] for size in beside]
+    beside = [size + parts["text KV and modulation"][2] for size in beside]
     assert 0.7 * max(beside) < live.peak < 1.1 * max(beside)
 
 
@@ -151,7 +151,7 @@ def on_gpu(folder: Path, options: dict[str, object] | None = None, **kwargs: obj
 
 def chosen(plan: memory_plan.MemoryPlan) -> tuple[str, int, str]:
     switches = plan.config.execution
-    return switches.cfg_batching, switches.decode_batch, switches.vae_tiling
+    return switches.cfg_batching, switches.vae_batch_size, switches.vae_tiling
 
 
 def test_the_batches_are_the_largest_that_fit(folder, gpu):
@@ -173,7 +173,7 @@ def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(
     config = on_gpu(folder).with_execution(overlap_decode="off", cfg_batching="batched")
     config = replace(config, spec=replace(config.spec, size=(320, 640)))
     tiles, whole = (
-        memory_plan.estimate_plan(config.with_execution(decode_batch=1, vae_tiling=tiled)) for tiled in ("on", "off")
+        memory_plan.estimate_plan(config.with_execution(vae_batch_size=1, vae_tiling=tiled)) for tiled in ("on", "off")
     )
     (need,), (more,) = ([plan.devices[0].needs[3]] for plan in (tiles, whole))
     assert need < 0.95 * more
@@ -182,12 +182,12 @@ def test_pictures_are_decoded_in_tiles_where_nothing_else_fits_and_that_is_told(
     assert chosen(plan)[1:] == (1, "on")
     assert any("overlapping, blended tiles" in note for note in memory_report.notes(config, plan.config))
     model = load(job(folder).spec, CPU, execution=plan.config.execution)
-    assert (model.vae.decode_batch, model.vae.tiled) == (1, True)
+    assert (model.vae.vae_batch_size, model.vae.tiled) == (1, True)
     assert provenance.collect_metadata(plan.config, model)["vae_tiling"] == "on"
 
 
 def test_a_chunk_is_decoded_next_to_the_next_steps_only_where_both_fit(folder, gpu):
-    config = on_gpu(folder).with_execution(decode_batch=1, cfg_batching="batched")
+    config = on_gpu(folder).with_execution(vae_batch_size=1, cfg_batching="batched")
     beside, after = (memory_plan.estimate_plan(config.with_execution(overlap_decode=at)) for at in ("on", "off"))
     (_, _, step, both), (_, _, _, alone) = beside.devices[0].needs, after.devices[0].needs
     assert both == alone + beside.devices[0].parts["activations of a step"][2]
@@ -203,7 +203,7 @@ def test_a_chunk_is_decoded_next_to_the_next_steps_only_where_both_fit(folder, g
 def test_what_does_not_fit_is_rejected_by_its_largest_part_with_what_each_option_saves(folder, gpu):
     config = on_gpu(folder)
     least = memory_plan.choose_plan(
-        config.with_execution(cfg_batching="sequential", decode_batch=1, offload="sequential", overlap_decode="off")
+        config.with_execution(cfg_batching="sequential", vae_batch_size=1, offload="sequential", overlap_decode="off")
     )
     gpu["cuda"] = max(least.devices[0].needs)
     plan = memory_plan.choose_plan(config)
@@ -221,7 +221,7 @@ def test_a_text_encoder_that_does_not_fit_can_read_on_the_host(folder, gpu, monk
     monkeypatch.setattr(memory_plan, "text_bytes", lambda job: {"weights": 10**9})
     gpu["cuda"] = 10**8
     error = memory_advice.refusal(memory_plan.choose_plan(on_gpu(folder)))
-    assert "to read (mostly text encoder, weights, 1.0 GB)" in error.message
+    assert "to encode text (mostly text encoder, weights, 1.0 GB)" in error.message
     assert error.hint.startswith("--text-device cpu saves")
     plan = memory_plan.choose_plan(on_gpu(folder, options={"text_device": "cpu"}))
     assert plan.fits
@@ -241,7 +241,7 @@ def test_nothing_is_loaded_of_what_does_not_fit(folder, monkeypatch, tmp_path):
     monkeypatch.setattr(memory_plan, "free_bytes", lambda device: 1000)
     monkeypatch.setattr(pipeline, "open_model", None)
     least = request_of(
-        folder, frames=17, execution=ExecutionConfig(cfg_batching="sequential", overlap_decode="off", decode_batch=1)
+        folder, frames=17, execution=ExecutionConfig(cfg_batching="sequential", overlap_decode="off", vae_batch_size=1)
     )
     with pytest.raises(DeviceError, match=r"only 0\.0 MB is free"):
         run.generate_videos(replace(least, output=Output(tmp_path / "v.mp4")), as_json=False)

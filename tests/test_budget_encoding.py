@@ -40,7 +40,7 @@ def test_what_is_encoded_first_stays_within_its_budget_and_near_it(folder):
     assert 0.9 * parts["activations of the VAE"][1] < live.peak < 1.1 * parts["activations of the VAE"][1]
     assert parts["conditioning frames"] == (0, clip.nbytes, 0, 0)
     assert parts["transformer"][1] == parts["transformer"][2]
-    assert parts["text and levels"][1] == 0
+    assert parts["text KV and modulation"][1] == 0
     alone = memory_plan.choose_plan(job(folder)).devices[0]
     assert alone.needs[1] == 0
     assert "conditioning frames" not in alone.parts
@@ -54,7 +54,7 @@ def test_frames_that_are_encoded_again_between_steps_are_planned_next_to_what_li
     with MemoryTracker() as live:
         reencode.reencode(model, torch.zeros(1, 5, *model.noise_shape()[1:]))
     assert 0.9 * parts["activations of the VAE"][1] < live.peak < 1.1 * parts["activations of the VAE"][1]
-    assert parts["text and levels"][1] == parts["text and levels"][2] > 0
+    assert parts["text KV and modulation"][1] == parts["text KV and modulation"][2] > 0
     assert memory_plan.choose_plan(job(folder, method="rn", window=5, frames=17)).devices[0].needs[1] == 0
 
 
@@ -82,8 +82,8 @@ def test_a_clip_waits_on_the_host_and_a_group_of_it_is_encoded_at_a_time(folder,
 def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_rejected_by_the_name_of_that_stage(
     folder, gpu, monkeypatch
 ):
-    def counted(case, decode_batch, vae_tiling, coded):
-        return VAEMemory(coded[0] * decode_batch * 10**8, 0, 0)
+    def counted(case, vae_batch_size, vae_tiling, coded):
+        return VAEMemory(coded[0] * vae_batch_size * 10**8, 0, 0)
 
     monkeypatch.setattr(memory_plan, "_vae_memory", counted)
     config = replace(on_gpu(folder), num_conditioning_frames=17)
@@ -93,7 +93,7 @@ def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_rejected_by_the_nam
     assert (plan.fits, chosen(plan)[1:]) == (True, (1, "off"))
     gpu["cuda"] = 10**9
     message = memory_advice.refusal(memory_plan.choose_plan(config)).message
-    assert " to encode (mostly activations of the VAE, 1.7 GB)" in message
+    assert " to encode frames (mostly activations of the VAE, 1.7 GB)" in message
 
 
 @pytest.mark.integration

@@ -37,7 +37,7 @@ VIDEO = {
     "a length": (["--frames", "0"], "frames"),
     "unknown words": ([], "pocket knows none of the words"),
 }
-GENERATE = {**VIDEO, "an empty prompt": ([], "the prompt is empty"), "a rate": (["--fps", "24"], "8 or 16 frames/s")}
+GENERATE = {**VIDEO, "an empty prompt": ([], "the prompt is empty"), "a rate": (["--fps", "24"], "8 or 16 fps")}
 MISTAKES = {
     **{f"generate, {name}": (["generate", *words], message) for name, (words, message) in GENERATE.items()},
     **{f"extend, {name}": (["extend", "v.mp4", *words], message) for name, (words, message) in VIDEO.items()},

@@ -115,7 +115,7 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
         (("generate", ""), 2, "prompt is empty"),
         (("generate", "zxcv qwer"), 2, "knows none of the words"),
         (("generate", "a", "red", "ball"), 2, 'quote the prompt: "a red ball"'),
-        (("generate", PROMPT, "--fps", "24"), 2, "8 or 16 frames/s"),
+        (("generate", PROMPT, "--fps", "24"), 2, "8 or 16 fps"),
         (("generate", PROMPT, "--size", "640x480"), 2, "96x64"),
         (("generate", PROMPT, "--size", "big"), 2, "WIDTHxHEIGHT"),
         (("generate", PROMPT, "--steps", "7"), 2, "7"),

@@ -1,4 +1,4 @@
-"""Sources of options: flags, variables, three files and the model card, in order of precedence."""
+"""Sources of options: flags, variables, three files and the model's defaults, in order of precedence."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FILES = {"--config": "given.yaml", "project": "pavdm.toml", "user": "user.toml"}
-SOURCES = ("flag", "variable", *FILES)  # the highest first; below them all is the model card
+SOURCES = ("flag", "variable", *FILES)  # the highest first; below them all are the model's defaults
 
 
 @pytest.mark.parametrize("chosen", [c for n in range(6) for c in itertools.combinations(SOURCES, n)], ids="+".join)
@@ -180,7 +180,7 @@ def test_the_plan_says_where_every_value_is_from(monkeypatch: pytest.MonkeyPatch
     code, out, err = pavdm("generate", PROMPT, "--plan", "--json", "--device", "cpu")
     assert code == 0, err
     sources = {name: row["source"] for name, row in json.loads(out)["settings"].items()}
-    assert sources == dict.fromkeys(sources, "model card of pocket") | {
+    assert sources == dict.fromkeys(sources, "default of pocket") | {
         "prompt": "command line",
         "steps": "pavdm.toml",
         "seed": "PAVDM_SEED",
@@ -229,7 +229,7 @@ def test_length_seed_scale_and_file_are_settings_too() -> None:
         "frames": ("9", "--frames"),
         "seconds": None,
         "seed": ("5", "random"),
-        "scale": ("4", "model card of pocket"),
+        "scale": ("4", "default of pocket"),
         "crf": ("18", "default"),
         "output": ("v.mp4", "default"),
     }
@@ -242,8 +242,8 @@ def test_what_decides_every_setting_is_named() -> None:
     assert {name: table[name] for name in ("steps", "device", "window", "size", "prompt")} == {
         "steps": ("6", "pavdm.toml"),
         "device": ("cpu", "--device"),
-        "window": ("12", "model card of pocket"),
-        "size": ("96x64", "model card of pocket"),
+        "window": ("12", "default of pocket"),
+        "size": ("96x64", "default of pocket"),
         "prompt": (PROMPT, "command line"),
     }
 

@@ -224,3 +224,9 @@ def test_frames_do_not_depend_on_how_latents_were_pushed(tmp_path: Path) -> None
         assert torch.equal(torch.cat([first, rest], dim=1), whole)
         assert rest.shape[1] == len(layout.frame_range(0, 7 - cut, continues_stream=True))
     assert run_stream(model.encode_stream(SPEC), whole).shape[1] == 7
+
+
+def test_a_model_that_does_not_compile_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.MODELS, "fake", "support.fake_model.model")
+    result = pavdm("generate", PROMPT, *SAMPLED, "--compile")
+    assert (result.code, "fake does not support --compile" in result.err) == (2, True)

@@ -14,6 +14,8 @@ from support.command import pavdm
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import faults
 
+# The size that pocket has by default in this process, which resumes videos of others.
+faults.WORDS = (*faults.WORDS, "--size", "96x64", "--fps", "8")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
 
 

@@ -17,7 +17,7 @@ from test_train_losses import CASES, GOLDEN, SMALL, recorded
 from torch import Tensor, nn
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.models.adapter import TextEmbedding
+from pavdm_cli.models.adapter import DenoiserConfig, TextEmbedding
 from pavdm_cli.models.distributed import ProcessGroup
 from pavdm_cli.models.opensora import export as publish
 from pavdm_cli.models.opensora.config import timestep_shift
@@ -83,6 +83,22 @@ def record_inputs(task: FinetuneTask, steps: int) -> list[tuple[Batch, list[Text
     for step in range(steps):
         task.loss(step)
     return recorded
+
+
+def test_the_loss_is_computed_with_the_options_of_the_model(monkeypatch):
+    configs: list[DenoiserConfig] = []
+
+    def velocity(noisy: Tensor, timesteps: Tensor, texts: object, config: DenoiserConfig, context: int) -> Tensor:
+        configs.append(config)
+        return torch.zeros_like(noisy)
+
+    model = model_of(STDiT(SMALL))
+    monkeypatch.setattr(type(model), "velocity", lambda self, *inputs: velocity(*inputs))
+    loss = LossModule(model, SPEC, torch.float32, {"motion_score": 4.0})
+    run = recorded(next(iter(CASES)))
+    text = [TextEmbedding(run["y"][0, 0], run["text_mask"][0].bool())]
+    loss(CASES[next(iter(CASES))](run).select(slice(0, 1)), text, torch.tensor([False]))
+    assert [config.options for config in configs] == [{"motion_score": 4.0}]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -193,7 +193,7 @@ def test_mismatched_parts_are_rejected_before_encoding(studio, tmp_path):
     options = ["--init", tmp_path / "tiny", "--output-dir", tmp_path / "run"]
     code, out, err = pavdm(*studio.command("odd", *options))
     assert (code, out) == (5, ""), err
-    assert "have 48 numbers (d_model), the transformer reads 32" in err
+    assert "has hidden size 48 (d_model), but the transformer expects 32" in err
     assert not list(tmp_path.glob("run/cache/*"))
     shutil.rmtree(config.parent)
     code, out, err = pavdm(*studio.command("odd", *options))

@@ -163,12 +163,12 @@ def test_a_header_without_sizes_is_rejected(tmp_path, config):
 def test_sizes_far_from_the_card_of_open_sora_are_rejected(name, value):
     if (name, value) == ("mlp_ratio", 1.5):
         return  # is a size
-    with pytest.raises(ModelError, match="makes no sense"):
+    with pytest.raises(ModelError, match="is invalid"):
         parse_config({name: value})
 
 
 @pytest.mark.parametrize("value", [0, 10**7, 10**30, 2.5, False, "x", None, []])
 @pytest.mark.parametrize("name", ["d_model", "d_ff", "num_layers", "num_heads", "d_kv", "vocab_size"])
 def test_sizes_far_from_the_card_of_t5_are_rejected(name, value):
-    with pytest.raises(ModelError, match="makes no sense"):
+    with pytest.raises(ModelError, match="is invalid"):
         check_sizes({name: value})

@@ -31,16 +31,16 @@ LINE = (
     "--model opensora-v1.2 --seed 7 --method rn --steps 6 --window 10 --chunk 2 --context 0 --guidance 3 --size 144p "
     "--solver unipc "
     "--aspect 9:16 --device cpu --threads 2 --aesthetic-score 5 --motion-score 4 --camera-motion static --text-device "
-    "mps --fp32-timesteps --keep-latents --edit-ratio 0.5 --precision fp32 --attention sdpa --context-cache reuse "
-    "--cuda-graphs off --overlap-decode off --offload model --vae-tiling on --decode-batch 2 --cfg-batching sequential "
-    "--shard-weights off --output v.mkv --crf 20 --force"
+    "mps --fp32-timesteps --no-reencode --edit-ratio 0.5 --precision fp32 --attention sdpa --context-cache reuse "
+    "--cuda-graphs off --overlap-decode off --offload model --vae-tiling on --vae-batch-size 2 "
+    "--cfg-batching sequential --shard-weights off --output v.mkv --crf 20 --force"
 )
 OUTPUT = Output(path=Path("v.mkv"), crf=20, force=True, ffmpeg="its ffmpeg")
 ALL = make_request(
     "a fox", size=(256, 144), model="opensora-v1.2", seed=7, method="rn", steps=6, window=10, chunk=2, context=0,
     guidance=3, device="cpu", threads=2, reencode=False, edit_ratio=0.5, precision="fp32", solver="unipc",
     attention="sdpa", context_cache="reuse", cuda_graphs="off", overlap_decode="off", offload="model", vae_tiling="on",
-    decode_batch=2, cfg_batching="sequential", shard_weights="off", output=OUTPUT, options=OPTIONS,
+    vae_batch_size=2, cfg_batching="sequential", shard_weights="off", output=OUTPUT, options=OPTIONS,
 )  # fmt: skip
 SHORT = make_request("a fox", seed=7, output=Output(ffmpeg="its ffmpeg"))
 INPUT = Extension(Path("v.mp4"))

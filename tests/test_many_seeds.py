@@ -50,7 +50,7 @@ def test_no_video_is_begun_where_one_name_is_taken():
     Path("ball-8.mp4").write_text("mine")
     code, out, err = pavdm("generate", PROMPT, *QUICK, "-n", "3", "-o", "ball.mp4")
     assert (code, out) == (4, "")
-    assert "ball-8.mp4 exists" in err
+    assert "ball-8.mp4 already exists" in err
     assert [path.name for path in Path().iterdir()] == ["ball-8.mp4"]
 
 

@@ -173,7 +173,7 @@ def test_a_claim_that_two_processes_won_belongs_to_the_last() -> None:
 
 
 @pytest.mark.parametrize(("url", "error", "hint"), [
-    ("nonesuch://bucket", "nonesuch:// is not a supported kind of storage", "such as s3://bucket/folder"),
+    ("nonesuch://bucket", "unsupported URL scheme: nonesuch://", "such as s3://bucket/folder"),
     ("gs://bucket", "gs:// needs gcsfs", "pip install gcsfs"),
 ])  # fmt: skip
 def test_a_url_that_cannot_be_used_is_rejected_first(url: str, error: str, hint: str) -> None:

@@ -37,8 +37,8 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 PROMPT = "a red balloon drifts over green hills"
 # The rows of the memory table: with the seed, its header and the result all that a video prints on stderr.
-MEMORY = """text encoder, weights|text encoder, activations|transformer|text and levels|activations of a step|VAE
-activations of the VAE|libraries (assumed)|total on cpu|free on cpu""".replace("\n", "|").split("|")
+MEMORY = """text encoder, weights|text encoder, activations|transformer|text KV and modulation|activations of a step|VAE
+activations of the VAE|libraries (estimate)|total on cpu|free on cpu""".replace("\n", "|").split("|")
 QUICK = ("--size", "72x64", "--steps", "6", "--seed", "5", "--device", "cpu", "--threads", "1")
 
 
@@ -62,7 +62,7 @@ def test_a_folder_of_weights_makes_a_video_and_continues_with_it(folder, tmp_pat
     assert pictures(tmp_path / "v.mp4").shape == (20, 64, 72, 3)
     lines = [line for line in err.splitlines() if not line.startswith("v.mp4: ")]  # progress, if it is slow
     seed, table, *rows, result = lines
-    assert (seed, table.split()) == ("seed 5", ["memory", "read", "encode", "denoise", "decode"])
+    assert (seed, table.split()) == ("seed 5", ["memory", "encode", "text", "encode", "frames", "denoise", "decode"])
     assert [re.split(r" {2,}", row)[0] for row in rows] == MEMORY, err
     assert re.fullmatch(r"20 frames in [\d.]+ s, [\d.]+ frames/s", result)
     metadata = json.loads(out)["metadata"]
@@ -228,7 +228,7 @@ def test_weights_are_counted_as_they_will_be_loaded(folder):
 
 
 def test_a_prompt_of_which_nothing_can_be_read_is_rejected():
-    with pytest.raises(UsageError, match="nothing is left"):
+    with pytest.raises(UsageError, match="is empty after removing links"):
         resolve(make_request("猫 http://x.com", model="opensora-v1.2"))
 
 
@@ -245,7 +245,7 @@ def test_a_text_encoder_of_another_width_is_rejected_before_weights_are_read(fol
     (tmp_path / "text_encoder").mkdir()
     (tmp_path / "text_encoder" / "config.json").write_text(json.dumps(published.T5 | {"d_model": 64}))
     monkeypatch.setattr(opensora_loaded, "load_into", lambda *args: pytest.fail("read weights"))
-    with pytest.raises(ModelError, match=r"have 64 numbers \(d_model\), the transformer reads 32"):
+    with pytest.raises(ModelError, match=r"has hidden size 64 \(d_model\), but the transformer expects 32"):
         pipeline.open_model(job(tmp_path))
 
 

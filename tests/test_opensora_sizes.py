@@ -113,7 +113,7 @@ def test_the_command_line_takes_a_shape(folder, tmp_path, monkeypatch):
     ],
 )
 def test_a_size_that_cannot_be_made_is_answered_with_the_nearest_of_its_shape(size, aspect, hint, folder):
-    with pytest.raises(UsageError, match="sides of 64 to 1280 in multiples of 8") as excinfo:
+    with pytest.raises(UsageError, match="sides of 64 to 1280 pixels in multiples of 8") as excinfo:
         job_of(folder, parse_size(size, aspect))
     assert excinfo.value.hint == f"try --size {hint}"
     job_of(folder, parse_size(hint))

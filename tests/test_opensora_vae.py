@@ -95,7 +95,7 @@ def test_groups_are_independent(vae):
 
 def test_how_many_pictures_are_decoded_at_a_time_changes_nothing_but_the_last_bits(vae):
     z = torch.randn(1, 5, 4, 3, 5, generator=torch.Generator().manual_seed(1))
-    few = OpenSoraVAE(SMALL, decode_batch=1)
+    few = OpenSoraVAE(SMALL, vae_batch_size=1)
     few.load_state_dict(vae.state_dict())
     torch.testing.assert_close(few.decode(z), vae.decode(z), rtol=0, atol=1e-5)
 

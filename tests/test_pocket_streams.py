@@ -116,7 +116,7 @@ def test_files_have_the_same_size_whatever_the_model_makes(size, scale):
 
 
 def test_another_size_or_rate_is_one_clear_error():
-    with pytest.raises(UsageError, match="pocket makes 192x128 or 96x64 pixels, got 320x240"):
+    with pytest.raises(UsageError, match="pocket supports 192x128 or 96x64, got 320x240"):
         MODELS["pocket"].check_size((240, 320))
-    with pytest.raises(UsageError, match="pocket makes 8 or 16 frames/s, got 12"):
+    with pytest.raises(UsageError, match="pocket supports 8 or 16 fps, got 12"):
         MODELS["pocket"].check_fps(12)

@@ -120,10 +120,11 @@ def test_clean_and_noisy_latents_see_each_other_and_positions_follow_the_size():
     assert config.chunks == 8
 
 
+@pytest.mark.parametrize("text", ["", "   ", "\n\t", "\u2003"])
 @pytest.mark.parametrize("model", registry.MODELS)
-def test_a_blank_prompt_is_rejected_for_every_model(model):
+def test_a_blank_prompt_is_rejected_for_every_model(model, text):
     with pytest.raises(UsageError, match="the prompt is empty"):
-        resolve(make_request(" ", model=model))
+        resolve(make_request(text, model=model))
 
 
 def test_normalisation_is_that_of_the_recorded_weights():

@@ -26,7 +26,22 @@ pytestmark = [
 
 PROMPT = "a red ball over green hills at noon"
 NAME = "0001-a-red-ball-over-green-hills-at-noon-0.mp4"
-QUICK = ("--steps", "6", "--warmup", "0", "--scale", "1", "--threads", "1", "--device", "cpu")
+QUICK = (
+    "--size",
+    "96x64",
+    "--fps",
+    "8",
+    "--steps",
+    "6",
+    "--warmup",
+    "0",
+    "--scale",
+    "1",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+)
 FRAMES = 50
 PATIENCE = 200.0  # seconds
 # Deaths are noticed within seconds instead of half a minute, and a busy machine is not taken for one without memory.

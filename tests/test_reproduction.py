@@ -51,10 +51,10 @@ POCKET_CASES = {
     "scale_filter": ("--scale-filter", "nearest"),
 }
 TINY_CASES = {
-    "reencode": ("--method", "rn", "--keep-latents", "--window", "5", "--frames", "30"),
+    "reencode": ("--method", "rn", "--no-reencode", "--window", "5", "--frames", "30"),
     "edit_ratio": ("--method", "rn", "--edit-ratio", "0.3", "--window", "5", "--frames", "30"),
     "cfg_batching": ("--cfg-batching", "sequential"),
-    "decode_batch": ("--decode-batch", "2"),
+    "vae_batch_size": ("--vae-batch-size", "2"),
     "vae_tiling": ("--vae-tiling", "on"),
     "size": ("--size", "64x64"),
     "fps": ("--fps", "12"),

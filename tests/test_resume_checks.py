@@ -160,7 +160,7 @@ def test_a_name_that_was_taken_meanwhile_is_rejected_before_any_work(cut: Path) 
     (cut / "v.mp4").write_bytes(b"another's")
     result = pavdm("resume", cut / "v.mp4")
     assert result.code == 4
-    assert "v.mp4 exists" in result.err
+    assert "v.mp4 already exists" in result.err
     assert (cut / "v.mp4").read_bytes() == b"another's"
 
 

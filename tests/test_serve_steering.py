@@ -147,7 +147,8 @@ def test_a_killed_server_continues_with_the_bytes_of_the_command_line(tmp_path: 
     process = start(*server, cwd=tmp_path)
     assert process.stdout
     address = process.stdout.readline().strip()
-    video_id = request(address, "v1/videos", {"prompt": BALL, "frames": 66, **QUICK})["id"]
+    body = {"prompt": BALL, "frames": 66, "size": "96x64", "fps": 8, **QUICK}
+    video_id = request(address, "v1/videos", body)["id"]
     while request(address, f"v1/videos/{video_id}")["frames"] < 30:
         time.sleep(0.05)
     process.kill()

@@ -84,7 +84,7 @@ def run_two(tmp_path: Path, kind: str, *words: str) -> list[Any]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    place["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    place |= {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(RANK.parents[1])}
     command = [sys.executable, str(RANK), str(folder), kind, *words]
     ranks = [
         subprocess.Popen(command, env=os.environ | place | {"RANK": rank}, stdout=subprocess.PIPE, text=True)

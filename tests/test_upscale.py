@@ -168,7 +168,7 @@ def test_an_absurd_scale_is_rejected(factor):
 def test_a_scale_that_could_not_be_read_again_is_rejected():
     sampling = {"model": "opensora-v1.2"}
     make_request(PROMPT, frames=4, size=(720, 1280), **sampling, output=Output(scale=6))
-    with pytest.raises(UsageError, match="8960x5040 pixels: 8192x4320 is the most"):
+    with pytest.raises(UsageError, match="8960x5040 pixels: the maximum is 8192x4320"):
         make_request(PROMPT, frames=4, size=(720, 1280), **sampling, output=Output(scale=7))
 
 

@@ -252,7 +252,7 @@ def latents_of(request: Request) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--fps", "20"), "makes 16 or 24 frames/s"),
+        (("--fps", "20"), "supports 16 or 24 fps"),
         (("--size", "120x128"), "in multiples of 16"),
         (("--shift", "0"), "--shift must be"),
         (("--context-noise", "60"), "--context-noise must be"),

@@ -41,7 +41,7 @@ def read_rows(path: Path) -> tuple[list[Row], list[BadLine]]:
     readers = {".txt": _from_text, ".csv": _from_table, ".jsonl": _from_json_lines, ".ndjson": _from_json_lines}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise UsageError(f"the kind of {path} is unknown", "name it .txt (a prompt per line), .csv or .jsonl")
+        raise UsageError(f"unsupported file type: {path}", "name it .txt (a prompt per line), .csv or .jsonl")
     try:
         text = read_text(path, MAX_BYTES)
     except (OSError, ValueError) as error:

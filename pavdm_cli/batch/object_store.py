@@ -33,7 +33,7 @@ def open_object_store(url: str) -> ObjectStore:
     url = f"{protocol}://{path.rstrip('/')}"
     if protocol not in {*known_implementations, *fsspec.available_protocols()}:
         hint = "name a folder, or a URL that fsspec supports, such as s3://bucket/folder"
-        raise UsageError(f"{protocol}:// is not a supported kind of storage", hint)
+        raise UsageError(f"unsupported URL scheme: {protocol}://", hint)
     try:
         system, root = fsspec.core.url_to_fs(url, use_listings_cache=False, skip_instance_cache=True)
     except ImportError:

@@ -39,7 +39,7 @@ NOT_SHARED = ("ctx", "prompt", "output")  # parameters of `generate` that `batch
 MAX_WORKERS = 256
 Count = Annotated[
     int,
-    typer.Option("--count", "-n", min=1, max=10_000, help="Videos of each job, one per seed: seed, seed + 1, ..."),
+    typer.Option("--count", "-n", min=1, max=10_000, help="Number of videos per job, with consecutive seeds."),
 ]
 Workers = Annotated[
     int,
@@ -96,7 +96,7 @@ def batch(
     engine: Annotated[
         Literal["local", "ray"],
         typer.Option(
-            help="local: processes of this machine. ray: tasks on a Ray cluster, at RAY_ADDRESS or found here."
+            help="local: processes of this machine. ray: tasks on a Ray cluster, at RAY_ADDRESS, else this machine's."
         ),
     ] = "local",
     plan: Annotated[bool, typer.Option("--plan", help="Check all jobs, list them with their files, and exit.")] = False,

@@ -42,7 +42,7 @@ class Defaults:
 
 
 def read_jobs(context: typer.Context, path: Path) -> list[Job]:
-    """All jobs of a file, each with its request. Raises: UsageError where a line is wrong, InputError."""
+    """All jobs of a file, each with its request. Raises: UsageError where a line is invalid, InputError."""
     rows, bad_lines = read_rows(path)
     errors = {line.line: line.reason for line in bad_lines}
     defaults, jobs = _defaults(context), list[Job]()
@@ -187,5 +187,5 @@ def _reject_lines(errors: Mapping[int, str], path: Path, total: int) -> None:
         ui.info(f"{path}:{line}: {errors[line]}", always=True)
     if len(errors) > MAX_ERRORS_SHOWN:
         ui.info(f"and {len(errors) - MAX_ERRORS_SHOWN} more", always=True)
-    count = "1 line is wrong" if len(errors) == 1 else f"{len(errors)} lines are wrong"
+    count = "1 line is invalid" if len(errors) == 1 else f"{len(errors)} lines are invalid"
     raise UsageError(f"{path}: {count}, nothing was rendered", "fix or remove them")

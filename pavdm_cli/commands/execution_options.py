@@ -8,7 +8,7 @@ import typer
 
 from pavdm_cli.commands.common import complete
 from pavdm_cli.commands.options import RUN_PANEL, SPEED_PANEL
-from pavdm_cli.models.execution import ATTENTION, DEVICES, MAX_DECODE_BATCH
+from pavdm_cli.models.execution import ATTENTION, DEVICES, MAX_VAE_BATCH_SIZE
 
 Device = Annotated[
     str,
@@ -80,13 +80,13 @@ VaeTiling = Annotated[
         rich_help_panel=SPEED_PANEL,
     ),
 ]
-DecodeBatch = Annotated[
+VaeBatchSize = Annotated[
     int,
     typer.Option(
         min=0,
-        max=MAX_DECODE_BATCH,
-        help="Frames of 240p in Open-Sora's VAE at a time: fewer need less memory, but may change frames slightly; "
-        "0: 4, or 1 if memory is short.",
+        max=MAX_VAE_BATCH_SIZE,
+        help="Frames that Open-Sora's VAE processes at once at 240p (fewer at larger sizes); smaller values save "
+        "memory but may change frames slightly. 0: 4, or 1 if memory is short.",
         rich_help_panel=SPEED_PANEL,
     ),
 ]

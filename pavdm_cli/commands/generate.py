@@ -60,7 +60,7 @@ def generate(
     compile: execution_options.Compile = False,
     offload: execution_options.Offload = "none",
     vae_tiling: execution_options.VaeTiling = "auto",
-    decode_batch: execution_options.DecodeBatch = 0,
+    vae_batch_size: execution_options.VaeBatchSize = 0,
     cfg_batching: execution_options.CfgBatching = "auto",
     shard_weights: torchrun.ShardWeights = "auto",
     stream_format: output_options.StreamFormat = "",

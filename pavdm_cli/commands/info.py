@@ -173,7 +173,7 @@ def reproducing_command(metadata: dict[str, Any]) -> tuple[str, str, list[str]]:
     for name, option in registry.options().items():
         words += _flag_args(option.name, metadata.get(name))
     words += ["--fps", str(metadata["fps"])] if {"size", "fps"} <= metadata.keys() else []
-    words += ["--reencode" if metadata["reencode"] else "--keep-latents"] if "reencode" in metadata else []
+    words += ["--reencode" if metadata["reencode"] else "--no-reencode"] if "reencode" in metadata else []
     words += [word for change in _changes(metadata) for word in ("--at", *change.split(": ", 1))]
     words += [word for file in metadata.get("lora", []) for word in ("--lora", file)]
     words += ["--only-new"] if metadata.get("only_new") else []

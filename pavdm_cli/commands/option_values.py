@@ -67,7 +67,7 @@ def command_options(command: Any) -> dict[str, Option]:
 
 
 def option_key(parameter: Any) -> str:
-    """context_cache for --context-cache; reencode for --reencode/--keep-latents."""
+    """context_cache for --context-cache; reencode for --reencode/--no-reencode."""
     return str(max(parameter.opts, key=len)).lstrip("-").replace("-", "_")
 
 

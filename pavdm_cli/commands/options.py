@@ -16,7 +16,7 @@ from pavdm_cli.sampling.schedule import METHODS, SOLVERS
 
 # Panels of the help, everyday options first.
 VIDEO_PANEL, FILE_PANEL, RUN_PANEL = "Video", "File", "Run"
-SAMPLING_PANEL, SPEED_PANEL = "Sampling, for experiments", "Speed and memory, rarely needed"
+SAMPLING_PANEL, SPEED_PANEL = "Sampling (advanced)", "Performance (advanced)"
 
 
 def check_finite(parameter: typer.CallbackParam, value: float | None) -> float | None:
@@ -30,8 +30,8 @@ Prompt = Annotated[
     str,
     typer.Argument(
         metavar="PROMPT",
-        help="What to show, in words, or - to read it from standard input. `pavdm models show pocket` lists the words "
-        "that pocket knows.",
+        help="Text prompt, or - to read it from standard input. `pavdm models show pocket` lists the words that pocket "
+        "knows.",
     ),
 ]
 Size = Annotated[
@@ -98,8 +98,9 @@ Method = Annotated[
     str,
     typer.Option(
         autocompletion=complete(METHODS),
-        help="pa: progressive noise levels. rn, rw: clip by clip with replacement, on a clean or noised context. "
-        "fifo: FIFO-Diffusion, one latent per step. windows: each window conditioned on the end of the previous one.",
+        help="pa: progressive noise levels. rn, rw: one clip after another, conditioned on the end of the previous "
+        "clip, kept clean (rn) or noised again at every step (rw). fifo: FIFO-Diffusion, one latent per step. windows: "
+        "one window after another, conditioned on the last latents of the previous one.",
         rich_help_panel=SAMPLING_PANEL,
     ),
 ]
@@ -159,7 +160,7 @@ Warmup = Annotated[
 Reencode = Annotated[
     bool | None,
     typer.Option(
-        "--reencode/--keep-latents",
+        "--reencode/--no-reencode",
         help="rn: condition a clip on the re-encoded last frames of the previous one (Open-Sora's default), "
         "or on their latents.",
         rich_help_panel=SAMPLING_PANEL,

@@ -28,7 +28,9 @@ StreamFormat = Annotated[
         rich_help_panel=FILE_PANEL,
     ),
 ]
-Crf = Annotated[int, typer.Option(help="Constant rate factor, 0 best to 51 smallest.", rich_help_panel=FILE_PANEL)]
+Crf = Annotated[
+    int, typer.Option(help="Constant rate factor: 0 (best quality) to 51 (smallest file).", rich_help_panel=FILE_PANEL)
+]
 Scale = Annotated[
     int | None,
     typer.Option(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 SLOW_SECONDS, SLOW_RATIO = 3600, 100  # slower than both: no machine for this model
-MODEL_CARD = ("steps", "window", "chunk", "context", "guidance", "solver", "warmup")  # size and fps are added below
+MODEL_DEFAULTS = ("steps", "window", "chunk", "context", "guidance", "solver", "warmup")  # size and fps are added below
 EXECUTION = ("device", "threads", "precision", "attention", "context_cache")
 RESIZABLE_EXECUTION = ("cfg_batching", "vae_tiling")  # of models whose size varies
 # By key: an option's value, and the flag, the variable or the file that it is from.
@@ -33,17 +33,17 @@ def request_settings(request: Request, sources: OptionSources) -> dict[str, tupl
     if not {"seconds", "frames"} & sources.keys():
         request_values["seconds"] = (DEFAULT_SECONDS, "default")
     if request.extension is None:
-        request_values["scale"] = (request.output.resolve_scale(request.spec), f"model card of {request.spec.name}")
+        request_values["scale"] = (request.output.resolve_scale(request.spec), f"default of {request.spec.name}")
     return {**request_values, "output": (request.output.path, "default"), **sources}
 
 
 def settings_with_sources(config: GenerationConfig, sources: OptionSources) -> dict[str, tuple[str, str]]:
-    """Every option that is set or comes from the model card: (value, source)."""
-    spec, card = config.spec, f"model card of {config.spec.name}"
-    card_values = {name: getattr(config, name) for name in MODEL_CARD}
-    card_values |= {"size": f"{spec.size[1]}x{spec.size[0]}", "fps": spec.fps}
-    card_settings = {name: (value, card) for name, value in card_values.items() if name not in sources}
-    return {name: (str(value), source) for name, (value, source) in {**sources, **card_settings}.items()}
+    """Every option that is set or is the model's default: (value, source)."""
+    spec, default = config.spec, f"default of {config.spec.name}"
+    default_values = {name: getattr(config, name) for name in MODEL_DEFAULTS}
+    default_values |= {"size": f"{spec.size[1]}x{spec.size[0]}", "fps": spec.fps}
+    default_settings = {name: (value, default) for name, value in default_values.items() if name not in sources}
+    return {name: (str(value), source) for name, (value, source) in {**sources, **default_settings}.items()}
 
 
 def execution_settings(config: GenerationConfig, sources: OptionSources) -> dict[str, tuple[str, str]]:

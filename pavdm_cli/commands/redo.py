@@ -38,7 +38,7 @@ To = Annotated[
 Prompt = Annotated[
     str | None,
     typer.Option(
-        "--prompt", "-p", help="What the span shows, or - to read it from standard input; default: the same as FILE."
+        "--prompt", "-p", help="Text prompt of the span, or - to read it from standard input; default: FILE's."
     ),
 ]
 Device = Annotated[str | None, typer.Option(help="Default: the device that FILE was generated on.")]

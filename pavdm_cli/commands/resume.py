@@ -70,7 +70,7 @@ def _check_output(interrupted_video: InterruptedVideo) -> None:
         raise OutputError(f"{interrupted_video.partial} is being written by another run", hint)
     complete = interrupted_video.checkpoint.file.written == run.total
     if output.exists() and not run.request.output.force and not complete:
-        raise OutputError(f"{output} exists", "rename it, then resume again")
+        raise OutputError(f"{output} already exists", "rename it, then resume again")
 
 
 def _continue(interrupted_video: InterruptedVideo, force: bool, keep_state: bool, as_json: bool) -> None:

@@ -18,27 +18,30 @@ MIN_TOKEN = 16  # characters
 
 def serve(
     directory: Annotated[
-        Path, typer.Option("--output-dir", "-d", help="Folder of the videos and the queue; it is created.")
+        Path, typer.Option("--output-dir", "-d", help="Folder of the videos and the queue; created if missing.")
     ] = Path("pavdm-videos"),
     host: Annotated[
         str, typer.Option(help="Address to listen on; one that other machines can reach needs a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8420,
     token: Annotated[
-        str, typer.Option(help="Token of all requests; default: none on loopback, a new one elsewhere.")
+        str, typer.Option(help="Token required on every request; default: none on loopback, a new one elsewhere.")
     ] = "",
     allow_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A name of this server, such as a reverse proxy's.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Additional accepted Host header, such as a reverse proxy's name; repeatable."
+        ),
     ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page in a browser.")] = False,
     device: execution_options.Device = "auto",
-    max_queue: Annotated[int, typer.Option(min=1, max=100_000, help="Videos that may wait.")] = 256,
+    max_queue: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of queued videos.")] = 256,
     max_upload: Annotated[int, typer.Option(min=1, max=4096, metavar="MB", help="Largest upload.")] = 64,
 ) -> None:
-    """Serve a page on which videos play and can be steered while they are made, and the same as an HTTP API.
+    """Serve a web page for watching and steering videos during generation, and an HTTP API.
 
-    The API has OpenAI's form for videos (POST /v1/videos). Videos and the queue are in a folder: after a crash or a
-    restart, rendering continues with the same bytes. Ctrl-C stops after the current chunk.
+    The API is compatible with OpenAI's video API (POST /v1/videos). Videos and the queue are in a folder: after a
+    crash or a restart, rendering continues with the same bytes. Ctrl-C stops after the current chunk.
     """
     check_installed()
     import webbrowser

@@ -49,6 +49,8 @@ def check_sampling(request: Request) -> None:
             )
     if request.lora and not request.spec.lora:
         raise UsageError(f"{request.spec.name} does not support --lora", "omit --lora")
+    if request.execution.compile and not request.spec.compile:
+        raise UsageError(f"{request.spec.name} does not support --compile", "omit --compile")
     for file in request.lora:
         parse_lora(file)
     _check_context(request)

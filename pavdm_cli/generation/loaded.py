@@ -10,7 +10,7 @@ from pavdm_cli.hub.weights_dir import require_weights
 from pavdm_cli.models.devices import set_threads
 from pavdm_cli.models.runner import ModelRunner
 
-RELOAD_FIELDS = ("device", "precision", "offload", "vae_tiling", "attention", "decode_batch")
+RELOAD_FIELDS = ("device", "precision", "offload", "vae_tiling", "attention", "vae_batch_size")
 
 
 @dataclass(frozen=True, slots=True)

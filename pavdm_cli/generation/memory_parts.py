@@ -10,9 +10,14 @@ from pavdm_cli.models.offload import offloaded_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.sharding import sharded_bytes
 
-STAGES = ("read", "encode", "denoise", "decode")
-# Bytes while the prompt is read, conditioning frames are encoded, latents are denoised, and latents are decoded.
+STAGES = ("encode text", "encode frames", "denoise", "decode")
+# Bytes while the prompt is encoded, conditioning frames are encoded, latents are denoised, and latents are decoded.
 Stages = tuple[int, int, int, int]
+LIBRARIES = {
+    "cuda": "CUDA context and libraries (estimate)",
+    "mps": "libraries (estimate)",
+    "cpu": "libraries (estimate)",
+}
 
 
 def device_parts(
@@ -31,14 +36,14 @@ def device_parts(
     return {
         "transformer": (0, transformer_during_vae, transformer, transformer_during_vae),
         "gathered weights": (0, 0, gathered_weights, gathered_weights * overlaps),
-        "text and levels": _from_first_step(sampling.constants, during_sampling),
+        "text KV and modulation": _from_first_step(sampling.constants, during_sampling),
         "context KV cache": _from_first_step(sampling.kv_cache, during_sampling),
         "activations of a step": (0, 0, sampling.step, sampling.step * overlaps),
         "CUDA graphs": _from_first_step(sampling.graphs, during_sampling),
         "VAE": (0, vae, 0 if loads_vae_on_demand else vae, vae),
         "activations of the VAE": (0, max(vae_memory.encoding, vae_memory.reencoding), 0, vae_memory.decoding),
         # while decoding, a step or a re-encoding runs, whichever needs more
-        "frames encoded again": (0, 0, 0, max(0, vae_memory.reencoding - sampling.step) * overlaps),
+        "re-encoding": (0, 0, 0, max(0, vae_memory.reencoding - sampling.step) * overlaps),
     }
 
 
@@ -52,14 +57,14 @@ def transformer_bytes(model: ModelRunner, execution: ExecutionConfig) -> tuple[i
 
 def worker_bytes(parts: dict[str, Stages]) -> int:
     """Memory of another process that runs the transformer for this one; parts: of the model's device."""
-    part_names = (
+    part_names = {
         "transformer",
         "gathered weights",
-        "text and levels",
+        "text KV and modulation",
         "context KV cache",
         "activations of a step",
-        "libraries (assumed)",
-    )
+        *LIBRARIES.values(),
+    }
     return sum(parts[name][STAGES.index("denoise")] for name in part_names if name in parts)
 
 
@@ -68,7 +73,7 @@ def host_parts(model: ModelRunner, execution: ExecutionConfig) -> dict[str, Stag
     if execution.offload == "none":
         return {}
     sizes = (("transformer", module_bytes(model.transformer)), ("VAE", module_bytes(model.vae)))
-    return {f"{name}, waiting": (0, size, size, size) for name, size in sizes}
+    return {f"{name} (offloaded)": (0, size, size, size) for name, size in sizes}
 
 
 def _from_first_step(size: int, during_sampling: bool) -> Stages:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.memory_parts import STAGES, Stages, device_parts, host_parts, worker_bytes
+from pavdm_cli.generation.memory_parts import LIBRARIES, STAGES, Stages, device_parts, host_parts, worker_bytes
 from pavdm_cli.hub.weight_memory import free_bytes
 from pavdm_cli.models import meta_model
 from pavdm_cli.models.adapter import VideoModel
@@ -39,8 +39,8 @@ class DeviceMemory:
     @property
     def needs(self) -> Stages:
         """All parts together."""
-        read, encode, denoise, decode = (sum(column) for column in zip(*self.parts.values(), strict=True))
-        return read, encode, denoise, decode
+        encode_text, encode_frames, denoise, decode = (sum(column) for column in zip(*self.parts.values(), strict=True))
+        return encode_text, encode_frames, denoise, decode
 
     def overflowing_stages(self) -> list[int]:
         """Indices of the stages that do not fit."""
@@ -83,7 +83,7 @@ def fits_unsharded(config: GenerationConfig) -> bool:
         config.with_execution(shard_weights="off"), auto_switches=config.auto_switches - {"vae_tiling"}
     )
     overflows = (each.overflowing_stages() for each in choose_plan(unsharded_config).devices)
-    return not any(stage > STAGES.index("read") for stages in overflows for stage in stages)
+    return not any(stage > STAGES.index("encode text") for stages in overflows for stage in stages)
 
 
 def _candidates(config: GenerationConfig) -> Iterator[GenerationConfig]:
@@ -98,10 +98,10 @@ def _candidates(config: GenerationConfig) -> Iterator[GenerationConfig]:
 
     batching = choices("cfg_batching", "sequential") if config.guidance_scale != 1 else (config.execution.cfg_batching,)
     overlaps, tilings = choices("overlap_decode", "off"), choices("vae_tiling", "on")
-    batches = choices("decode_batch", 1)
+    batches = choices("vae_batch_size", 1)
     for tiling, cfg, overlap_decode, batch in product(tilings, batching, overlaps, batches):
         yield config.with_execution(
-            cfg_batching=cfg, overlap_decode=overlap_decode, decode_batch=batch, vae_tiling=tiling
+            cfg_batching=cfg, overlap_decode=overlap_decode, vae_batch_size=batch, vae_tiling=tiling
         )
 
 
@@ -112,9 +112,9 @@ def estimate_plan(config: GenerationConfig) -> MemoryPlan:
     sampling = _sampling_memory(model_key(config), largest_step(config))
     execution, num_frames = config.execution, config.num_conditioning_frames
     vae_inputs = (num_frames, config.schedule.context * _reencodes(config))
-    vae_memory = _vae_memory(model_key(config), execution.decode_batch, execution.vae_tiling, vae_inputs)
+    vae_memory = _vae_memory(model_key(config), execution.vae_batch_size, execution.vae_tiling, vae_inputs)
     on_device = device_parts(model, sampling, vae_memory, execution, device)
-    on_device["libraries (assumed)"] = (RESERVED[device.type],) * 4
+    on_device[LIBRARIES[device.type]] = (RESERVED[device.type],) * 4
     if execution.processes > 1 and device == HOST:
         on_device["other processes"] = (worker_bytes(on_device) * (execution.processes - 1),) * 4
     on_host = host_parts(model, execution)
@@ -138,7 +138,7 @@ def model_key(config: GenerationConfig) -> ModelKey:
 
 
 def _smallest_execution(device: str, precision: str) -> ExecutionConfig:
-    return ExecutionConfig(device=device, precision=precision, decode_batch=1)
+    return ExecutionConfig(device=device, precision=precision, vae_batch_size=1)
 
 
 def meta_model_of(config: GenerationConfig) -> ModelRunner:
@@ -167,9 +167,9 @@ def _sampling_memory(key: ModelKey, step: MemoryCase) -> SamplingMemory:
 
 
 @lru_cache
-def _vae_memory(key: ModelKey, decode_batch: int, vae_tiling: str, vae_inputs: tuple[int, int]) -> VAEMemory:
+def _vae_memory(key: ModelKey, vae_batch_size: int, vae_tiling: str, vae_inputs: tuple[int, int]) -> VAEMemory:
     model, spec, device, precision = key
-    execution = replace(_smallest_execution(device, precision), decode_batch=decode_batch, vae_tiling=vae_tiling)
+    execution = replace(_smallest_execution(device, precision), vae_batch_size=vae_batch_size, vae_tiling=vae_tiling)
     return meta_model.estimate_vae_memory(
         _meta(model, spec, placement_for(execution)), torch.device(device), *vae_inputs
     )
@@ -194,6 +194,6 @@ def largest_step(config: GenerationConfig) -> MemoryCase:
     sizes = schedule.sizes(0, -num_renoised, latents - num_renoised * schedule.chunk, config.sampled_chunks)
     noisy, clean = max(sizes, key=lambda pair: (sum(pair), pair))
     graphs = "off" if config.graph_conflict else config.execution.cuda_graphs
-    execution = replace(config.execution, decode_batch=1, vae_tiling="off", offload="none", cuda_graphs=graphs)
+    execution = replace(config.execution, vae_batch_size=1, vae_tiling="off", offload="none", cuda_graphs=graphs)
     guidance = 1.0 if config.execution.processes > 1 else config.guidance_scale  # each process runs one pass
     return MemoryCase(schedule, execution, guidance, noisy, clean, config.solver, texts=texts)

@@ -21,7 +21,7 @@ def notes(config: GenerationConfig, planned_config: GenerationConfig) -> list[st
         lines.append("decoding does not overlap denoising: both together do not fit in memory")
     if execution.vae_tiling == "on" != before.vae_tiling:
         lines.append("the VAE runs in overlapping, blended tiles to save memory")
-    elif execution.decode_batch < before.decode_batch:
+    elif execution.vae_batch_size < before.vae_batch_size:
         lines.append("the VAE processes one frame at a time to save memory")
     return lines
 
@@ -52,6 +52,6 @@ def figures(plan: MemoryPlan) -> dict[str, Any]:
         {"device": each.device.type, "free": each.free, "parts": each.parts, "needs": each.needs}
         for each in plan.devices
     ]
-    names = ("offload", "cfg_batching", "overlap_decode", "decode_batch", "vae_tiling", "processes", "shard_weights")
+    names = ("offload", "cfg_batching", "overlap_decode", "vae_batch_size", "vae_tiling", "processes", "shard_weights")
     switches = {name: execution[name] for name in names}
     return {"stages": STAGES, "devices": devices, "fits": plan.fits, "settings": switches}

@@ -12,7 +12,7 @@ from pavdm_cli import __version__
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.timeline import PromptChange
 from pavdm_cli.models.adapter import Prompt
-from pavdm_cli.models.execution import DECODE_BATCH
+from pavdm_cli.models.execution import VAE_BATCH_SIZE
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.runtime.untrusted import stored_values
 
@@ -47,9 +47,9 @@ def _stored(config: GenerationConfig) -> dict[str, Any]:
     height, width = config.spec.size
     stored = {"size": f"{width}x{height}"} | stored_values(config) | stored_values(config.execution)
     stored["timeline"] = [_change(*pair) for pair in zip(config.timeline, config.formatted_timeline, strict=True)]
-    idle: tuple[str, ...] = () if config.spec.size_multiple else ("cfg_batching", "vae_tiling", "decode_batch")
+    idle: tuple[str, ...] = () if config.spec.size_multiple else ("cfg_batching", "vae_tiling", "vae_batch_size")
     idle += () if config.spec.is_resizable else ("size",)
-    idle += ("decode_batch",) if config.execution.decode_batch == DECODE_BATCH else ()
+    idle += ("vae_batch_size",) if config.execution.vae_batch_size == VAE_BATCH_SIZE else ()
     idle += ("reencode", "edit_ratio") if config.method != "rn" else ()
     idle += ("forever",) if not config.forever else ()
     idle += ("frames",) if config.endless else ()  # not known until it is stopped

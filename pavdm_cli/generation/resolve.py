@@ -24,13 +24,13 @@ from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.seamless_loop import make_loop
 from pavdm_cli.generation.timeline import check_reachable, check_timeline
 from pavdm_cli.models.adapter import Prompt
-from pavdm_cli.models.execution import DECODE_BATCH, ExecutionConfig
+from pavdm_cli.models.execution import VAE_BATCH_SIZE, ExecutionConfig
 from pavdm_cli.sampling.schedule import Schedule
 
 if TYPE_CHECKING:
     import torch
 
-PLANNED_SWITCHES = ("cfg_batching", "overlap_decode", "decode_batch", "vae_tiling")  # what a memory plan may change
+PLANNED_SWITCHES = ("cfg_batching", "overlap_decode", "vae_batch_size", "vae_tiling")  # what a memory plan may change
 
 
 def resolve(request: Request) -> GenerationConfig:
@@ -102,7 +102,7 @@ def resolve_execution(request: Request) -> ExecutionConfig:
         context_cache="reuse" if reuse and request.method != "rw" else "recompute",
         cfg_batching="batched" if switches.cfg_batching == "auto" else switches.cfg_batching,
         vae_tiling="off" if switches.vae_tiling == "auto" else switches.vae_tiling,
-        decode_batch=switches.decode_batch or DECODE_BATCH,
+        vae_batch_size=switches.vae_batch_size or VAE_BATCH_SIZE,
         overlap_decode=("on" if overlap_decode else "off")
         if switches.overlap_decode == "auto"
         else switches.overlap_decode,

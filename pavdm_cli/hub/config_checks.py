@@ -21,13 +21,11 @@ def within(card: Mapping[str, int], times: int = 8) -> dict[str, tuple[int, int]
 def check_whole(subject: str, config: Mapping[str, Any], limits: Limits) -> None:
     """Reject values that are not integers within their limits; others are ignored. Raises: ModelError."""
     if wrong := mismatches(config, {name: integer(*limit) for name, limit in limits.items()}):
-        raise ModelError(f"{subject} makes no sense: {', '.join(wrong[:5])}", HINT)
+        raise ModelError(f"{subject} is invalid: {', '.join(wrong[:5])}", HINT)
 
 
 def check_number(subject: str, name: str, value: object, maximum: float) -> None:
     """Reject anything but a number above 0 and up to `maximum`. Raises: ModelError."""
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     if not 0 < number <= maximum:
-        raise ModelError(
-            f"{subject} makes no sense: {name} is {summarize(value)}, not above 0 and up to {maximum:g}", HINT
-        )
+        raise ModelError(f"{subject} is invalid: {name} is {summarize(value)}, not above 0 and up to {maximum:g}", HINT)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pavdm_cli.models.execution import DECODE_BATCH
+from pavdm_cli.models.execution import VAE_BATCH_SIZE
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.lora_file import LoraFile
 from pavdm_cli.models.spec import ModelOption, ModelSpec
@@ -49,7 +49,7 @@ class Placement:
     precision: str = "fp32"
     storage: torch.device | None = None  # of offloaded weights; None: the device
     text_device: torch.device | None = None  # of the text encoder; None: the device
-    decode_batch: int = DECODE_BATCH  # frames of 240p in the VAE at a time
+    vae_batch_size: int = VAE_BATCH_SIZE  # frames of 240p in the VAE at a time
     tiled: bool = False  # run the VAE in tiles: less memory, slightly different frames
     load_vae: bool = True
     load_transformer: bool = True
@@ -204,7 +204,7 @@ HelpTable = tuple[str, tuple[str, ...], Iterable[tuple[str, ...]]]  # title, hea
 
 
 class LoadedModel(Protocol):
-    """A model with weights. Offloading, FSDP, compilation and memory planning use only `blocks` and `resident`."""
+    """A model with weights. Offloading, FSDP and memory planning use only `blocks` and `resident`."""
 
     @property
     def transformer(self) -> nn.Module: ...

@@ -15,7 +15,7 @@ CONTEXT_CACHE = ("auto", "reuse", "recompute")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16")
 ATTENTION = ("auto", "fa3", "cudnn", "sdpa-flash", "flash-attn", "xformers", "sdpa-efficient", "sdpa-math", "sdpa")
-DECODE_BATCH, MAX_DECODE_BATCH = 4, 64
+VAE_BATCH_SIZE, MAX_VAE_BATCH_SIZE = 4, 64
 CHOICES = {
     "device": DEVICES,
     "attention": ATTENTION,
@@ -46,8 +46,8 @@ class ExecutionConfig:
     cfg_batching: str = field(default="auto", metadata=changes_frames(one_of(*CFG_BATCHING)))
     # overlapping tiles: less memory, slightly different frames
     vae_tiling: str = field(default="auto", metadata=changes_frames(one_of(*SWITCH)))
-    # frames of 240p in the VAE at a time; 0: as many as fit in memory, up to DECODE_BATCH
-    decode_batch: int = field(default=0, metadata=changes_frames(integer(1, MAX_DECODE_BATCH)))
+    # frames of 240p in the VAE at a time; 0: as many as fit in memory, up to VAE_BATCH_SIZE
+    vae_batch_size: int = field(default=0, metadata=changes_frames(integer(1, MAX_VAE_BATCH_SIZE)))
     compile: bool = field(default=False, metadata=changes_frames(FLAG))  # transformer blocks by torch.compile
     cuda_graphs: str = "auto"  # auto: if kernel launches are the bottleneck, decided when the model is loaded
     overlap_decode: str = "auto"  # decode a chunk while the next ones are denoised
@@ -61,9 +61,9 @@ class ExecutionConfig:
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
             check_name(f"--{name.replace('_', '-')}", getattr(self, name), choices)
-        if not 0 <= self.decode_batch <= MAX_DECODE_BATCH:
+        if not 0 <= self.vae_batch_size <= MAX_VAE_BATCH_SIZE:
             raise UsageError(
-                f"--decode-batch must be 0 to {MAX_DECODE_BATCH}, got {self.decode_batch}", "0 is automatic"
+                f"--vae-batch-size must be 0 to {MAX_VAE_BATCH_SIZE}, got {self.vae_batch_size}", "0 is automatic"
             )
         if self.offload != "none" and (conflicts := self.offload_conflicts):
             raise UsageError(

@@ -53,7 +53,7 @@ def placement_for(execution: ExecutionConfig, text_device: torch.device | None =
         execution.precision,
         storage=HOST if execution.sharded or execution.offload != "none" else None,
         text_device=text_device,
-        decode_batch=execution.decode_batch,
+        vae_batch_size=execution.vae_batch_size,
         tiled=execution.vae_tiling == "on",
         shards=execution.processes if execution.sharded else 1,
     )

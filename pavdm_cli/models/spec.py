@@ -111,6 +111,7 @@ class ModelSpec:
     distinguishing_config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
     empty_prompt: bool = False  # whether an empty prompt is encoded, as in training, instead of none
     lora: bool = False  # whether LoRA files can be merged into its transformer
+    compile: bool = False  # whether its denoiser compiles the transformer for --compile
     terms: str = ""  # licence terms that must be accepted before the download
     # |latent| above this is an error: the variance is 1, data stay below 8, and guidance of 100 reached 42.
     latent_limit: float = 100.0
@@ -146,10 +147,10 @@ class ModelSpec:
         own, typed, grid = f"{width}x{height}", f"{size[1]}x{size[0]}", self.size_multiple
         if not grid and size not in (known := self.sizes or (self.size,)):
             sizes = " or ".join(f"{width}x{height}" for height, width in known)
-            raise UsageError(f"{self.name} makes {sizes} pixels, got {typed}", f"use --size {own}")
+            raise UsageError(f"{self.name} supports {sizes}, got {typed}", f"use --size {own}")
         if grid and size != (fits := self.nearest_size(size)):
-            sides = f"sides of {8 * grid} to {self.max_side} in multiples of {grid}"
-            raise UsageError(f"{self.name} makes {sides}, got {typed}", f"try --size {fits[1]}x{fits[0]}")
+            sides = f"sides of {8 * grid} to {self.max_side} pixels in multiples of {grid}"
+            raise UsageError(f"{self.name} supports {sides}, got {typed}", f"try --size {fits[1]}x{fits[0]}")
 
     def nearest_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The supported size nearest to a size, with about the same aspect ratio."""
@@ -162,15 +163,15 @@ class ModelSpec:
         """Reject an upscaling factor beyond the largest frame that can be read back. Raises: UsageError."""
         height, width = (side * factor for side in self.size)
         if factor > 1 and (height > MAX_UPSCALED_SIZE[0] or width > MAX_UPSCALED_SIZE[1]):
-            limit = f"{MAX_UPSCALED_SIZE[1]}x{MAX_UPSCALED_SIZE[0]} is the most"
+            limit = f"the maximum is {MAX_UPSCALED_SIZE[1]}x{MAX_UPSCALED_SIZE[0]}"
             raise UsageError(f"--scale {factor} makes {width}x{height} pixels: {limit}", "give a smaller one")
 
     def check_fps(self, fps: float) -> None:
         """Reject frames per second that the model does not support. Raises: UsageError."""
         if self.frame_rates and fps not in self.frame_rates:
-            rates = " or ".join(map(str, self.frame_rates))
-            raise UsageError(f"{self.name} makes {rates} frames/s, got {fps:g}", f"use --fps {self.fps}")
+            rates = f"{' or '.join(map(str, self.frame_rates))} fps"
+            raise UsageError(f"{self.name} supports {rates}, got {fps:g}", f"use --fps {self.fps}")
         slowest, fastest = self.fps_range if any(self.fps_range) else (self.fps, self.fps)
         if not slowest <= fps <= fastest or fps % 1:
-            rates = f"{slowest}" if slowest == fastest else f"{slowest} to {fastest} whole"
-            raise UsageError(f"{self.name} makes {rates} frames/s, got {fps:g}", f"use --fps {self.fps}")
+            rates = f"{slowest} fps" if slowest == fastest else f"{slowest} to {fastest} fps (integers only)"
+            raise UsageError(f"{self.name} supports {rates}, got {fps:g}", f"use --fps {self.fps}")

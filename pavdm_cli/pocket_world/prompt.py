@@ -77,8 +77,6 @@ def format_prompt(text: str, seed: int, source: str = "") -> Prompt:
 
     A full caption is returned unchanged. Raises: UsageError.
     """
-    if not text.strip():
-        raise UsageError("the prompt is empty", 'try "a red balloon drifting over green hills at sunset"')
     typed, day = text, split_day(text)
     text, misspelled = correct_spelling(day.text)
     parsed = parse(text)

@@ -81,7 +81,7 @@ class Sampling(Strict):
     compile: bool = False
     offload: Literal["none", "model", "sequential"] = "none"
     vae_tiling: Literal["auto", "on", "off"] = "auto"
-    decode_batch: Annotated[int, Field(ge=0, le=64)] = 0
+    vae_batch_size: Annotated[int, Field(ge=0, le=64)] = 0
     cfg_batching: Literal["auto", "batched", "sequential"] = "auto"
     crf: Annotated[int, Field(ge=0, le=51)] = 18
     keep_state: bool = False

@@ -271,6 +271,8 @@ def _load_trained(model: nn.Module, weights: dict[str, Tensor]) -> None:
 def _update_ema(state: TrainState, decay: float) -> None:
     weights = trained_weights(state.task.model)
     floats = [name for name, value in weights.items() if value.is_floating_point()]
-    torch._foreach_lerp_([state.ema[name] for name in floats], [weights[name] for name in floats], 1 - decay)
+    for is_sharded in (False, True):  # a call takes either plain tensors or those of FSDP
+        if names := [name for name in floats if (type(weights[name]) is not Tensor) == is_sharded]:
+            torch._foreach_lerp_([state.ema[name] for name in names], [weights[name] for name in names], 1 - decay)
     for name in weights.keys() - floats:
         state.ema[name].copy_(weights[name])

@@ -15,7 +15,22 @@ from support.command import CommandResult, pavdm
 URL = "memory://bucket/videos"
 OBJECTS = "/bucket/videos"
 PROMPT = "a red ball over green hills at noon"
-QUICK = ("--steps", "6", "--warmup", "0", "--scale", "1", "--threads", "1", "--device", "cpu")
+QUICK = (
+    "--size",
+    "96x64",
+    "--fps",
+    "8",
+    "--steps",
+    "6",
+    "--warmup",
+    "0",
+    "--scale",
+    "1",
+    "--threads",
+    "1",
+    "--device",
+    "cpu",
+)
 PARTS = "0001-a-red-ball-over-green-hills-at-noon-0.partial.mp4"
 NAME = "0001-a-red-ball-over-green-hills-at-noon-0.mp4"
 FRAMES = 34  # 9 chunks, two segments

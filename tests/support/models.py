@@ -9,7 +9,7 @@ import torch
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.models import registry
 from pavdm_cli.models.adapter import Init
-from pavdm_cli.models.execution import DECODE_BATCH, ExecutionConfig
+from pavdm_cli.models.execution import VAE_BATCH_SIZE, ExecutionConfig
 from pavdm_cli.models.meta_model import meta_runner
 from pavdm_cli.models.open_runner import open_runner, placement_for
 from pavdm_cli.models.runner import ModelRunner, with_offload
@@ -47,8 +47,8 @@ def load(
     kind = torch.device(device).type
     precision = precision or spec.precisions_on(kind)[0]
     execution = execution or ExecutionConfig()
-    decode_batch = execution.decode_batch or DECODE_BATCH
-    execution = replace(execution, device=kind, precision=precision, decode_batch=decode_batch)
+    vae_batch_size = execution.vae_batch_size or VAE_BATCH_SIZE
+    execution = replace(execution, device=kind, precision=precision, vae_batch_size=vae_batch_size)
     prompts = [prompt] if prompt else []
     runner = open_runner(registry.find(spec.name), spec, placement_for(execution), prompts=prompts, init=init)
     return with_offload(runner, execution.offload)

@@ -68,8 +68,8 @@ def read_config(folder: Path) -> STDiTConfig:
     check_sizes(encoder)
     width = encoder.get("d_model", config.text_width)
     if width != config.text_width:
-        reads = f"the transformer reads {config.text_width} (caption_channels)"
-        raise ModelError(f"T5's vectors in {path.parent} have {width} numbers (d_model), {reads}", HINT)
+        expected = f"but the transformer expects {config.text_width} (caption_channels)"
+        raise ModelError(f"the text encoder in {path.parent} has hidden size {width} (d_model), {expected}", HINT)
     return config
 
 
@@ -95,13 +95,13 @@ def _with_sizes(sizes: dict[str, Any], patch: tuple[int, int, int]) -> STDiTConf
         config = replace(XL2, **sizes, patch=patch)
         assert int(config.hidden * config.mlp_ratio)
     except AssertionError as error:
-        raise ModelError(f"{WHAT} makes no sense: {sizes} do not fit together", HINT) from error
+        raise ModelError(f"{WHAT} is invalid: {sizes} do not fit together", HINT) from error
     return config
 
 
 def _patch(value: Any) -> tuple[int, int, int]:
     if not isinstance(value, list | tuple) or len(value) != 3:
-        raise ModelError(f"{WHAT} makes no sense: patch_size is {summarize(value)}, not three integers", HINT)
+        raise ModelError(f"{WHAT} is invalid: patch_size is {summarize(value)}, not three integers", HINT)
     time, height, width = value
     sides = {"patch_size of time": time, "patch_size of height": height, "patch_size of width": width}
     check_whole(WHAT, sides, LIMITS)

@@ -57,7 +57,7 @@ class LoadedOpenSora(STDiTModel):
         if part == "transformer":
             return self.upcast_transformer(device)
         vae = deepcopy(self._vae).to(device, torch.float32)
-        vae.decode_batch = 1
+        vae.vae_batch_size = 1
         return replace(self, vae=vae)
 
     def export(self, weights: Mapping[str, Tensor], folder: Path, metadata: Mapping[str, Any]) -> Path:
@@ -149,5 +149,5 @@ def _model(
     transformer: STDiT, vae: nn.Module, placement: Placement, folder: Path, scales_positions: bool
 ) -> LoadedOpenSora:
     if isinstance(vae, OpenSoraVAE):
-        vae.decode_batch, vae.tiled = placement.decode_batch, placement.tiled
+        vae.vae_batch_size, vae.tiled = placement.vae_batch_size, placement.tiled
     return LoadedOpenSora(transformer, vae, scales_positions, num_null_tokens=300, source=folder.resolve())

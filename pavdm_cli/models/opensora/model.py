@@ -48,7 +48,7 @@ OPTIONS = (
         "text-device",
         str,
         "",
-        "Device of the text encoder; cpu saves GPU memory. Default: as --device.",
+        "Device of the text encoder; cpu saves GPU memory. Default: same as --device.",
         choices=DEVICES,
         check=lambda name: check_name("--text-device", name or "auto", DEVICES),
     ),

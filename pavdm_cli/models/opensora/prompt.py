@@ -106,10 +106,10 @@ def append_scores(text: str, aesthetic: float | None = None, motion: float | Non
 
 
 def check_prompt(prompt: str) -> None:
-    """Reject a prompt of which nothing is left once it is cleaned. Raises: UsageError."""
+    """Reject a prompt that is empty once it is cleaned. Raises: UsageError."""
     if not clean(prompt):
         raise UsageError(
-            f"nothing is left of {prompt!r} once links, file names and symbols are out", "use English words"
+            f"the prompt {prompt!r} is empty after removing links, file names and symbols", "use English words"
         )
 
 

@@ -22,6 +22,7 @@ SPEC = ModelSpec(
     chunk=5,
     steps=30,
     trained_steps=30,
+    compile=True,
     guidance=7.0,
     method="pa",
     size_multiple=8,

@@ -79,8 +79,8 @@ def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Call
     tokenizer = load_tokenizer(folder)
     pieces, words = tokenizer.get_piece_size(), config.get("vocab_size", XXL["vocab_size"])
     if pieces > words:
-        message = f"{folder / TOKENIZER} has {pieces} pieces, T5 {words} embeddings (vocab_size)"
-        raise ModelError(message, "are they of one download?")
+        message = f"the tokenizer {folder / TOKENIZER} has {pieces} tokens, more than T5's vocab_size {words}"
+        raise ModelError(message, "tokenizer and weights seem to come from different downloads")
     check_room("T5", weight_bytes(folder, dtype, UNUSED), device, "encode the prompt elsewhere: --text-device cpu")
     with silenced():
         encoder = load_into(lambda: build(config), folder, device, dtype, UNUSED)
@@ -100,8 +100,8 @@ def build(config: dict[str, Any]) -> Any:
     sizes = {name: config[name] for name in SIZES if name in config}
     try:
         return library.T5EncoderModel(library.T5Config(**sizes, attn_implementation="sdpa"))
-    except Exception as error:  # the library has many for sizes that make no sense
-        raise ModelError("T5's configuration makes no sense", HINT) from error
+    except Exception as error:  # the library has many for invalid sizes
+        raise ModelError("T5's configuration is invalid", HINT) from error
 
 
 def check_sizes(config: Mapping[str, Any]) -> None:
@@ -112,9 +112,7 @@ def check_sizes(config: Mapping[str, Any]) -> None:
     buckets = config.get("relative_attention_num_buckets", 32) // 4
     distance = config.get("relative_attention_max_distance", 128)
     if distance <= buckets:
-        raise ModelError(
-            f"{name} makes no sense: relative_attention_max_distance is {distance}, not over {buckets}", HINT
-        )
+        raise ModelError(f"{name} is invalid: relative_attention_max_distance is {distance}, not over {buckets}", HINT)
 
 
 def parameter_count(config: Mapping[str, Any]) -> int:

@@ -43,10 +43,10 @@ class OpenSoraVAE(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, config: VAEConfig, decode_batch: int = 4) -> None:
-        """decode_batch: frames of 240p in the spatial part at a time; fewer need less memory."""
+    def __init__(self, config: VAEConfig, vae_batch_size: int = 4) -> None:
+        """vae_batch_size: frames of 240p in the spatial part at a time; fewer need less memory."""
         super().__init__()
-        self.config, self.decode_batch, self.tiled = config, decode_batch, False
+        self.config, self.vae_batch_size, self.tiled = config, vae_batch_size, False
         self.spatial_vae = nn.ModuleDict({"module": spatial_vae.autoencoder(config.spatial)})
         self.temporal_vae = TemporalVAE(config.temporal)
         for name, value in latent_statistics().items():
@@ -69,8 +69,8 @@ class OpenSoraVAE(nn.Module):
     def decode(self, latents: Tensor, count: int | None = None) -> Tensor:
         """Latents (B, T, C, h, w) to `count` frames (B, n, 3, 8h, 8w), 0 to 1; count defaults to `frame_count(T)`.
 
-        Units of 5 latents, and batches of `decode_batch` frames within them, are decoded independently, so the result
-        does not depend on how many units are decoded together.
+        Units of 5 latents, and batches of `vae_batch_size` frames within them, are decoded independently, so the
+        result does not depend on how many units are decoded together.
         """
         return to_unit((self.decode_raw(latents, count) + 1) / 2)
 
@@ -83,10 +83,10 @@ class OpenSoraVAE(nn.Module):
         return torch.cat([self._decode_unit(*pair) for pair in zip(units, counts, strict=True)], dim=1)
 
     def _batch_size(self, height: int, width: int) -> int:
-        """Frames at a time, of a size in latents, that take no more memory than `decode_batch` of 240p."""
+        """Frames at a time, of a size in latents, that take no more memory than `vae_batch_size` of 240p."""
         if self.tiled and max(height, width) > tile_side(height, width):
             return 1
-        return max(1, min(self.decode_batch, self.decode_batch * 30 * 53 // (height * width)))
+        return max(1, min(self.vae_batch_size, self.vae_batch_size * 30 * 53 // (height * width)))
 
     def _tile(self, function: Callable[[Tensor], Tensor], x: Tensor, in_scale: int = 1, out_scale: int = 1) -> Tensor:
         """See `run_in_tiles`, if the VAE is tiled."""

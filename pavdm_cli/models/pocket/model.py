@@ -30,6 +30,7 @@ SPEC = ModelSpec(
     chunk=2,
     steps=12,
     trained_steps=24,
+    compile=True,
     guidance=1.5,
     distilled_guidance=1.5,
     warmup=4,

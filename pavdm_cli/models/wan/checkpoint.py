@@ -84,7 +84,7 @@ def transformer_config(folder: Path, shapes: Shapes) -> WanConfig:
     dim, channels = _size(folder, shapes, "patch_embedding.weight")[:2]
     heads = config.get("num_heads", config.get("num_attention_heads"))
     if type(heads) is not int or heads < 1 or dim % (2 * heads):
-        raise ModelError(f"{path} makes no sense: {heads} heads of {dim} channels", HINT)
+        raise ModelError(f"{path} is invalid: {heads} heads of {dim} channels", HINT)
     return WanConfig(
         dim=dim,
         heads=heads,
@@ -119,7 +119,7 @@ def _statistics(folder: Path, channels: int) -> tuple[tuple[float, ...], tuple[f
     mean, std = config["latents_mean"], config["latents_std"]
     fits = list_of(number(-1e3, 1e3), channels, channels).fits(mean)
     if not fits or not list_of(number(1e-3, 1e3), channels, channels).fits(std):
-        raise ModelError(f"{path} makes no sense: it needs latents_mean and latents_std of {channels} channels", HINT)
+        raise ModelError(f"{path} is invalid: it needs latents_mean and latents_std of {channels} channels", HINT)
     return tuple(mean), tuple(std)
 
 

@@ -61,7 +61,7 @@ def check_loadable(variant: Variant, spec: ModelSpec, placement: Placement) -> N
         check_room(spec.name, num_bytes, device, "free some, or use --offload or --device cpu")
 
 
-HINT = "are these parts of one download?"
+HINT = "these parts seem to come from different downloads"
 
 
 def read_headers(spec: ModelSpec) -> tuple[WanConfig, VAEConfig, StoredTensors, StoredTensors]:

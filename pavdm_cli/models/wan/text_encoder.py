@@ -64,7 +64,10 @@ def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Call
     config = text_config(folder, tensors.shapes())
     if tokenizer.get_piece_size() > config["vocab_size"]:
         pieces, words = tokenizer.get_piece_size(), config["vocab_size"]
-        raise ModelError(f"the tokenizer has {pieces} pieces, umT5 {words} embeddings", "are they of one download?")
+        raise ModelError(
+            f"the tokenizer has {pieces} tokens, more than umT5's vocab_size {words}",
+            "tokenizer and weights seem to come from different downloads",
+        )
     check_room("umT5", weight_bytes(folder, dtype), device, "encode the prompt elsewhere: --text-device cpu")
     with silenced():
         encoder = load_stored(lambda: build(config), tensors, device, lambda name: dtype, UNUSED_TEXT)

@@ -64,6 +64,7 @@ def _spec(name: str, repo: str, sizes: WanConfig, transformer_class: str, **valu
         },
         distinguishing_config=_distinguishing_config(sizes, transformer_class),
         lora=True,
+        compile=True,
         empty_prompt=True,
         precisions={"": ("fp32", "bf16"), "cuda": ("bf16", "fp32")},
     )

@@ -106,7 +106,7 @@ def prepare_task(run: FinetuneRun, reporter: Reporter, processes: ProcessGroup) 
         model.unfreeze()
     if config.gradient_checkpointing:
         enable_gradient_checkpointing(model)
-    loss = LossModule(model, spec, PRECISIONS[config.precision])
+    loss = LossModule(model, spec, PRECISIONS[config.precision], config.options)
     if processes.world_size > 1:
         shard_model(loss, model.shard_units, device, config.precision == "bf16")
     datasets = dataset(split.videos), dataset(split.held_out)

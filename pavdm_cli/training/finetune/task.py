@@ -61,8 +61,9 @@ class FinetuneConfig:
 class LossModule(nn.Module):
     """The transformer and its loss as one module, because FSDP gathers weights around module calls."""
 
-    def __init__(self, model: LoadedModel, spec: ModelSpec, dtype: torch.dtype) -> None:
+    def __init__(self, model: LoadedModel, spec: ModelSpec, dtype: torch.dtype, options: Options | None = None) -> None:
         super().__init__()
+        self.options = options or {}
         self.transformer = model.transformer
         self.loaded, self.spec, self.dtype = model, spec, dtype
 
@@ -72,7 +73,15 @@ class LossModule(nn.Module):
         pairs = zip(dropped.tolist(), text, negative, strict=True)
         inputs = [null if is_dropped else caption for is_dropped, caption, null in pairs]
         size, fps = self.spec.size, self.spec.fps
-        config = DenoiserConfig(batch.context, size, fps, reuse_context=False, causal_context=True, attention=TORCH)
+        config = DenoiserConfig(
+            batch.context,
+            size,
+            fps,
+            reuse_context=False,
+            causal_context=True,
+            attention=TORCH,
+            options=self.options,
+        )
         noisy = add_noise(batch.latents, batch.noise, batch.timesteps)
         timesteps = batch.timesteps.to(self.dtype)  # rounded as the trained weights will be
         return velocity_loss(self.loaded.velocity(noisy, timesteps, inputs, config, batch.context), batch)

@@ -138,7 +138,7 @@ def _check_free(target: Path, force: bool) -> None:
     if target.is_dir():
         raise OutputError(f"{target} is a folder", "name a file, for example -o video.mp4")
     if os.path.lexists(target) and not force:  # including broken links
-        raise OutputError(f"{target} exists", "use --force to replace it, or another name with -o")
+        raise OutputError(f"{target} already exists", "use --force to replace it, or another name with -o")
     if not target.parent.is_dir():
         raise OutputError(f"the folder {target.parent} does not exist", f"make it first: mkdir -p {target.parent}")
 

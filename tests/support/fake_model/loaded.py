@@ -206,7 +206,7 @@ class Loaded:
         @torch.no_grad()
         def velocity(window: Tensor, rows: Tensor, cache: tuple[Tensor, int] | None, vectors: Tensor) -> Tensor:
             context, level = cache or (window[:, :0], 0)
-            rows = torch.cat([rows.new_full((context.shape[1],), level), rows])
+            rows = torch.cat([rows.new_full((*rows.shape[:-1], context.shape[1]), level), rows], dim=-1)
             times = levels.timesteps.to(window.device)[rows.long()].expand(len(window), -1)
             latents = torch.cat([context, window], dim=1)
             out: Tensor = -self.transformer(latents, times.to(latents), vectors)
