@@ -62,14 +62,15 @@ def generate(prompt: str, *, model: str | Model = registry.DEFAULT, **options: A
     return (model if isinstance(model, Model) else load_model(model)).generate(prompt, **options)
 
 
-def extend(path: str | Path, prompt: str = "", *, model: str | Model = "", **options: Any) -> Video:
+def extend(path: str | Path, prompt: str = "", *, model: str | Model | None = None, **options: Any) -> Video:
     """The continuation of a video file; prompt and model default to those stored in it.
 
     Raises: UsageError, ModelError, InputError.
     """
-    if not isinstance(model, Model):
-        model = load_model(continuation.inherit_settings({"model": model}, Path(path))["model"])
-    return model.extend(path, prompt, **options)
+    if model is None:
+        name = continuation.inherit_settings({}, Path(path))["model"]
+        model = load_model(continuation.find_inherited_model(name, Path(path)).spec.name)
+    return (model if isinstance(model, Model) else load_model(model)).extend(path, prompt, **options)
 
 
 def generate_batch(

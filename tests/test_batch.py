@@ -12,29 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command import pavdm
+from support.command import QUICK, pavdm
 from support.processes import start, wait_for_signals
 
 from pavdm_cli.batch import worker
 from pavdm_cli.errors import DeviceError
 from pavdm_cli.generation import pipeline
 
-QUICK = (
-    "--size",
-    "96x64",
-    "--fps",
-    "8",
-    "--steps",
-    "6",
-    "--warmup",
-    "0",
-    "--scale",
-    "1",
-    "--threads",
-    "1",
-    "--device",
-    "cpu",
-)
 PROMPTS = ("a red ball over green hills at noon", "a blue kite over the sea at night")
 integration = pytest.mark.integration
 

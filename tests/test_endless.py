@@ -77,6 +77,17 @@ def test_a_stopped_video_is_complete_and_its_command_makes_it_again() -> None:
     assert np.array_equal(frames("again.mp4"), video)
 
 
+@ON_POSIX
+def test_a_video_stopped_before_a_planned_prompt_is_made_again_too() -> None:
+    result = stopped(*SEA, "--seconds", "forever", "--at", "60s", "at night", "-o", "v.mp4")
+    assert result.code == 0, result.err
+    command = shlex.split(pavdm("info", "v.mp4").out.splitlines()[-1])[1:]
+    assert "60s" in command
+    again = pavdm(*command, "-o", "again.mp4")
+    assert again.code == 0, again.err
+    assert np.array_equal(frames("again.mp4"), frames("v.mp4"))
+
+
 @pytest.mark.integration
 def test_a_video_cut_after_some_frames_does_not_ramp_down() -> None:
     """It begins as every longer one; one with an end differs in its last window."""

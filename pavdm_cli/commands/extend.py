@@ -117,7 +117,10 @@ def extend(
 
 def _inherit_settings(ctx: typer.Context, source: Path) -> None:
     """Fill in the options that are not set as INPUT was made, then check them. Raises: UsageError, ModelError."""
-    from pavdm_cli.generation.extend import inherit_settings
+    from pavdm_cli.generation.extend import find_inherited_model, inherit_settings
 
+    is_inherited = not ctx.params["model"]
     ctx.params.update(inherit_settings(ctx.params, source))
+    if is_inherited:
+        find_inherited_model(ctx.params["model"], source)
     common.check_model_options(ctx, ctx.params["model"])

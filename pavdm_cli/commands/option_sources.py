@@ -19,12 +19,8 @@ TOP_LEVEL_COMMANDS = ("generate", "extend", "batch")  # commands that top-level 
 ALTERNATIVES = (("seconds", "frames"), ("at", "timeline"))  # mutually exclusive; the source with higher precedence wins
 DISPLAY_OPTIONS = ("plan", "json", "quiet", "verbose")  # options that say what a command prints
 OTHER_VARIABLES = ("PAVDM_FFMPEG", "PAVDM_TRACEBACK", "PAVDM_BATCH_WORKER")
-PRECEDENCE = (
-    "DEFAULT",
-    "DEFAULT_MAP",
-    "ENVIRONMENT",
-    "COMMANDLINE",
-)  # Typer's parameter sources, lowest precedence first
+# Typer's parameter sources, lowest precedence first.
+PRECEDENCE = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
 ORIGINS = "pavdm.origins"  # key of the context's `meta`: a ValueOrigin for every parameter that is set by a file
 
 
