@@ -63,6 +63,7 @@ def test_a_video_has_the_fields_of_openai_and_more(client: TestClient, finished:
     expected = {"object": "video", "status": "completed", "state": "completed", "progress": 100, "model": "pocket"}
     assert video.items() >= expected.items()
     assert (video["seconds"], video["size"], video["error"], video["frames"]) == ("4.25", "96x64", None, 34)
+    assert (video["fps"], video["render_fps"]) == (8, 0)
 
 
 @pytest.mark.integration
@@ -143,7 +144,9 @@ def test_events_tell_progress_and_the_end(client: TestClient) -> None:
     video_id = submit(client, frames=20)
     seen = events(client.get(f"/v1/videos/{video_id}/events").text)
     assert seen[0][0] == "video"
-    assert [data["frames"] for name, data in seen if name == "progress"][-1] == 20
+    last = [data for name, data in seen if name == "progress"][-1]
+    assert (last["frames"], last["total"], last["fps"]) == (20, 20, 8)
+    assert last["render_fps"] > 0
     assert seen[-1] == ("state", {"state": "completed", "error": ""})
     assert events(client.get(f"/v1/videos/{video_id}/events").text)[-1] == seen[-1]
 

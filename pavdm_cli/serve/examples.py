@@ -37,10 +37,10 @@ VIDEO: dict[str, Any] = {
     "kind": "generate",
     "source_video_id": None,
     "seed": 7,
-    "rate": 8.0,
+    "fps": 8.0,
     "frames": 24,
     "total_frames": 64,
-    "fps": 11.2,
+    "render_fps": 11.2,
     "timeline": [{"at": 4.0, "prompt": NIGHT}],
     "live": False,
     "media_type": "video/mp4",
@@ -55,6 +55,6 @@ ERROR: dict[str, Any] = {
     }
 }
 EVENTS: list[dict[str, Any]] = [
-    {"event": "progress", "data": '{"frames": 24, "chunk": 6, "fps": 11.2, "total": 64, "rate": 8.0}'},
+    {"event": "progress", "data": '{"frames": 24, "chunk": 6, "render_fps": 11.2, "total": 64, "fps": 8.0}'},
     {"event": "prompt", "data": '{"at": 4.0, "prompt": "a red balloon at night"}'},
 ]

@@ -161,10 +161,10 @@ class Video(BaseModel):
     kind: str
     source_video_id: str | None = None
     seed: int
-    rate: float = Field(description="frames per second of playback")
+    fps: float = Field(description="frames per second of playback")
     frames: int
     total_frames: int = Field(description="0: until it is stopped")
-    fps: float = Field(description="frames that are rendered per second")
+    render_fps: float = Field(description="frames that are rendered per second")
     timeline: list[Change]
     live: bool
     media_type: str = Field(description="of the file")
@@ -217,7 +217,7 @@ class ModelObject(BaseModel):
     owned_by: str = "pavdm"
     description: str
     size: str
-    rate: float
+    fps: float
     examples: list[str] = Field(description="prompts")
     help: list[dict[str, Any]]
 

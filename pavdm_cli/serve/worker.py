@@ -152,7 +152,7 @@ class Worker:
         def on_chunk(chunk: RenderedChunk) -> None:
             session.push(chunk)
             num_rendered = chunk.state.frames if chunk.state else len(chunk.frames)
-            session.publish("progress", **session.progress(num_rendered), total=record.total, rate=fps)
+            session.publish("progress", **session.progress(num_rendered), total=record.total, fps=fps)
             if record.live:
                 pacing.hold(num_rendered / fps)
 

@@ -46,10 +46,10 @@ function showEntry(button, video) {
   button.dataset.playable = String(video.playable);
   const [prompt, facts] = button.querySelectorAll("span");
   setText(prompt, [video.prompt || "its own prompt", ...video.timeline.map((change) => change.prompt)].join(" → "));
-  const total = video.total_frames && video.state !== "completed" ? ` of ${seconds(video.total_frames / video.rate)}` : "";
+  const total = video.total_frames && video.state !== "completed" ? ` of ${seconds(video.total_frames / video.fps)}` : "";
   setText(facts, [
     video.state,
-    `${seconds(video.frames / video.rate)}${total}`,
+    `${seconds(video.frames / video.fps)}${total}`,
     video.kind === "generate" ? "" : video.kind,
     video.size.replace("x", "×"),
     video.model,

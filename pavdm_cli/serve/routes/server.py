@@ -47,7 +47,7 @@ def _describe(model: VideoModel) -> ModelObject:
         id=spec.name,
         description=spec.description,
         size=f"{width}x{height}",
-        rate=spec.fps,
+        fps=spec.fps,
         examples=[*spec.example_prompts],
         help=text,
     )
