@@ -19,7 +19,6 @@ from pavdm_cli.hub.weights_dir import require_weights
 from pavdm_cli.models import registry
 from pavdm_cli.models.registry import MODELS
 from pavdm_cli.models.spec import ModelSpec
-from pavdm_cli.runtime.threads import available_cores, share_cores
 from pavdm_cli.serve.live import available_codecs
 from pavdm_cli.serve.schemas import CreateVideo, ExtendVideo, RedoVideo, Sampling
 from pavdm_cli.serve.settings import ServeSettings
@@ -115,7 +114,7 @@ def _values(body: Sampling, settings: ServeSettings) -> dict[str, Any]:
     values["size"] = _size(body.size, body.aspect, spec)
     values["at"] = [(change.at, change.prompt) for change in body.timeline]
     values["seed"] = _seed(body.seed)
-    threads = min(body.threads, available_cores()) or share_cores(1)
+    threads = settings.resolve_threads(body.threads)
     return values | {"device": settings.device, "threads": threads, "prompt": " ".join(values["prompt"].split())}
 
 

@@ -11,7 +11,6 @@ from starlette.exceptions import HTTPException
 
 from pavdm_cli.errors import OutputError
 from pavdm_cli.generation.request import build_request
-from pavdm_cli.runtime.threads import share_cores
 from pavdm_cli.serve import examples
 from pavdm_cli.serve.schemas import Change, Video, VideoError
 from pavdm_cli.serve.session import Hub
@@ -38,7 +37,7 @@ class Service:
         self.transcodes = threading.Semaphore(MAX_TRANSCODES)
         self._lock = _lock_folder(settings)
         self.store = Store(settings.folder)
-        values = {"prompt": "a red ball", "device": settings.device, "threads": share_cores(1)}
+        values = {"prompt": "a red ball", "device": settings.device, "threads": settings.resolve_threads()}
         request = build_request(values) if preload else None
         self.worker = Worker(settings, self.store, self.hub, request)
 
