@@ -248,15 +248,18 @@ def apply_aspect(size: tuple[int, int], aspect: str) -> tuple[int, int]:
     return 8 * round(height * side / 8), 8 * round(width * side / 8)
 
 
-def frame_size(size: str | None, aspect: str, spec: ModelSpec) -> tuple[int, int] | None:
-    """Resolve --size and --aspect to (height, width).
+def frame_size(size: str | None, aspect: str, spec: ModelSpec, scale: int = 1) -> tuple[int, int] | None:
+    """Resolve --size and --aspect to (height, width) of the model's frames.
 
-    --aspect alone means 240p, and named sizes snap to the nearest supported one.
+    --aspect alone means 240p, and named sizes snap to the nearest supported one. scale: how much smaller they are.
 
     Raises: UsageError.
     """
     if not (size or aspect):
         return None
-    frame_shape = parse_size(size or "240p", aspect)
+    height, width = parse_size(size or "240p", aspect)
     is_named = aspect or (size or "").lower() in SIZES
+    if not is_named and (height % scale or width % scale):
+        raise UsageError(f"--size {size} is not a multiple of --scale {scale}", "choose another size, or omit --scale")
+    frame_shape = height // scale, width // scale
     return spec.nearest_size(frame_shape) if is_named and spec.size_multiple else frame_shape

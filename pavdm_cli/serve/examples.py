@@ -33,6 +33,7 @@ VIDEO: dict[str, Any] = {
     "prompt": PROMPT,
     "seconds": "8",
     "size": "384x256",
+    "scale": 2,
     "remixed_from_video_id": None,
     "kind": "generate",
     "source_video_id": None,

@@ -64,7 +64,8 @@ class Service:
         """A video as clients see it."""
         request, session = request_of(record, self.settings), self.hub.find(record.id)
         spec = request.spec
-        height, width = (side * request.output.resolve_scale(spec) for side in spec.size)
+        scale, fps = request.output.resolve_scale(spec), record.fps or spec.fps
+        height, width = (side * scale for side in spec.size)
         percent = 100 if record.state == "completed" else 99 * record.frames // record.total if record.total else 0
         return Video(
             id=record.id,
@@ -76,13 +77,14 @@ class Service:
             error=VideoError(code="render_failed", message=record.error) if record.error else None,
             model=spec.name,
             prompt=request.prompt,
-            seconds=f"{record.total / spec.fps:g}" if record.total else "forever",
-            size=f"{width}x{height}",
+            seconds=f"{record.total / fps:g}" if record.total else "forever",
+            size=record.size or f"{width}x{height}",
+            scale=None if record.size else scale,
             remixed_from_video_id=record.source_id or None if record.kind == "remix" else None,
             kind=record.kind,
             source_video_id=record.source_id or None,
             seed=request.seed,
-            fps=spec.fps,
+            fps=fps,
             frames=record.frames,
             total_frames=record.total,
             render_fps=round(session.render_fps, 2) if session and record.state == "rendering" else 0.0,

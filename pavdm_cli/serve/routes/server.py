@@ -40,7 +40,7 @@ def _is_ready(model: VideoModel) -> bool:
 
 def _describe(model: VideoModel) -> ModelObject:
     spec = model.spec
-    height, width = spec.size
+    height, width = (side * spec.scale for side in spec.size)
     tables, _ = model.prompt_help()
     text = [{"title": title, "head": list(head), "rows": [list(row) for row in rows]} for title, head, rows in tables]
     return ModelObject(
