@@ -23,6 +23,7 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.loaded import LoadedRunner, load
 from pavdm_cli.generation.request import Extension, Output, Request, build_request, field_names, frame_size
 from pavdm_cli.generation.resolve import resolve
+from pavdm_cli.generation.timeline import FOREVER, parse_seconds
 from pavdm_cli.generation.write_extension import last_frames, write_extension
 from pavdm_cli.models import registry
 from pavdm_cli.models.execution import ExecutionConfig
@@ -121,7 +122,9 @@ class Model:
             values["size"] = frame_size(size, values.get("aspect", ""), registry.find(self.name).spec)
         if image := values.get("image"):
             values["image"] = Path(image)
-        typed_values = {name: value for name, value in values.items() if (name, value) != ("seconds", "forever")}
+        if isinstance(length := values.get("seconds"), str):
+            values["seconds"] = parse_seconds(length)
+        typed_values = {name: value for name, value in values.items() if (name, value) != ("seconds", FOREVER)}
         for dataclass_type in (Request, Output, ExecutionConfig):
             check_types(typed_values, dataclass_type)
         return build_request(values)

@@ -83,7 +83,7 @@ def _jobs_of(row: Row, index: int, location: str, defaults: Defaults) -> Iterato
         raise UsageError("the prompt is missing", "")
     for seed in range(first, first + values["count"]):
         request = request_from_params(values, prompt=prompt, seed=seed, path=None)
-        if request.forever:
+        if request.endless:
             raise UsageError("batch jobs cannot be endless", "set --seconds or --frames")
         check(request)
         yield Job(_name(values, index, request), location, request)
