@@ -54,7 +54,7 @@ FIGURES: dict[str, dict[str, tuple[str, Format]]] = {  # by part: name of the ba
         "terrain accuracy": ("place as prompted", percent),
         "time accuracy": ("time of day as prompted", percent),
         "object accuracy": ("object as prompted", percent),
-        "colour accuracy": ("colour as prompted", percent),
+        "colour accuracy": ("color as prompted", percent),
         "motion accuracy": ("motion as prompted", percent),
         "camera accuracy": ("camera motion as prompted, read by the probe", percent),
         "camera accuracy over land, by registration": ("camera motion over land, by registering the ground", percent),
