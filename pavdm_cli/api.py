@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from pavdm_cli.generation import image_start, pipeline, write
 from pavdm_cli.generation.checks import check
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.loaded import LoadedRunner, load
+from pavdm_cli.generation.option_names import nearest_option
 from pavdm_cli.generation.request import Extension, Output, Request, build_request, field_names, frame_size
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.generation.timeline import FOREVER, parse_seconds
@@ -224,6 +224,6 @@ def _check_names(model: str, options: dict[str, Any], extra: frozenset[str] = fr
         | extra
     ) - INTERNAL_FIELDS
     if unknown := sorted(options.keys() - known_names):
-        close = get_close_matches(unknown[0], sorted(known_names), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known_names))}"
+        close = nearest_option(unknown[0], sorted(known_names))
+        hint = f"did you mean {close}?" if close else f"known: {', '.join(sorted(known_names))}"
         raise UsageError(f"unknown option {unknown[0]!r}", hint)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pavdm_cli.batch.job import Job
     from pavdm_cli.batch.store import Store
 
-NOT_SHARED = ("ctx", "prompt", "output")  # parameters of `generate` that `batch` does not have
+NOT_SHARED = ("ctx", "prompt", "output", "stream_format")  # parameters of `generate` that `batch` does not have
 MAX_WORKERS = 256
 Count = Annotated[
     int,

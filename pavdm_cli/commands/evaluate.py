@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -92,6 +92,9 @@ def videos(
     _check_plot(plot)
     files, references = find_videos(paths), find_videos(reference or [])
     if export != NO_EXPORT:
+        _check_export_only(
+            {"--reference": reference, "--flow": flow, "--plot": plot, "--output": output, "--json": as_json}
+        )
         _export(files, export[0], Path(export[1]))
         return
     measurements = measure_all(
@@ -262,6 +265,12 @@ def _cell(name: str) -> Any:
 def format_number(value: float | None) -> str:
     """Format a number for people."""
     return "-" if value is None else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _check_export_only(others: Mapping[str, object]) -> None:
+    """Reject options that measure, which an export does not. Raises: UsageError."""
+    if flags := [name for name, value in others.items() if value]:
+        raise UsageError(f"--export cannot be combined with {flags[0]}: it does not measure", f"omit {flags[0]}")
 
 
 def _export(files: Sequence[Path], kind: str, folder: Path) -> None:

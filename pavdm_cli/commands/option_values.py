@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from typer.models import ParameterInfo
 
+from pavdm_cli.generation.option_names import nearest_option
 from pavdm_cli.generation.timeline import is_time
 from pavdm_cli.runtime.untrusted import FLAG, Kind, one_of, summarize
 
@@ -96,6 +97,12 @@ def suggest_name(word: object, names: Iterable[str]) -> str:
     """'did you mean steps?', for the closest name; empty if none is close."""
     close = difflib.get_close_matches(str(word)[:100], list(map(str, names)), n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else ""
+
+
+def suggest_option(word: object, names: Iterable[str]) -> str:
+    """Like `suggest_name`, for the name of an option; also knows names that other programs use."""
+    name = nearest_option(word, names)
+    return f"did you mean {name}?" if name else ""
 
 
 def _option(parameter: Any, hint: Any) -> Option:
