@@ -47,6 +47,16 @@ def running_pids(folder: str) -> set[int]:
     return {json.loads(text)["owner"]["pid"] for text in texts if text}
 
 
+def test_the_results_have_captions_and_notes() -> None:
+    Path("jobs.txt").write_text("a red ball with a zebra")
+    code, out, err = pavdm("batch", "jobs.txt", "-d", "out", "--frames", "2", *QUICK, "--json")
+    assert code == 0, err
+    (row,) = rows(out).values()
+    assert row["caption"].startswith("a red ball ")
+    assert any("does not know: zebra" in note for note in row["notes"])
+    assert any(f'filled in from the seed: "{row["caption"]}"' in note for note in row["notes"])
+
+
 def test_jobs_share_a_model_and_finished_ones_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     loads, plain = [], pipeline.open_runner
     monkeypatch.setattr(pipeline, "open_runner", lambda *given, **named: loads.append(1) or plain(*given, **named))

@@ -94,6 +94,7 @@ def test_a_new_prompt_gives_the_file_of_its_timeline(client: TestClient, tmp_pat
     wait_for(client, video_id, "rendering", frames=4)
     assert client.post(f"/v1/videos/{video_id}/prompt", json={"prompt": NIGHT}).status_code == 202
     (change,) = wait_for(client, video_id, "completed")["timeline"]
+    assert change["caption"].endswith("over green hills at night")
     assert 0 < change["at"] < 34 / 8
     command = ("generate", BALL, "--at", f"{change['at']}s: {NIGHT}", "--frames", 34, *WORDS)
     assert pavdm(*command, "-o", tmp_path / "own.mp4").code == 0

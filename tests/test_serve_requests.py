@@ -126,3 +126,29 @@ def test_the_servers_threads_are_those_of_requests_without_them(
         for body in (CreateVideo(prompt=BALL), CreateVideo(prompt=BALL, threads=2)):
             used.append(json.loads(create_job(body, settings).request)["execution"]["threads"])
     assert used == [7, 2, 3, 2, 8, 2]
+
+
+def test_answers_have_the_caption_and_the_notes_of_the_prompts(client: TestClient) -> None:
+    timeline = [{"at": "2s", "prompt": "at night, with a unicorn"}]
+    body = {"prompt": "a green boat and a zebra", "seconds": 4, "seed": 7, "method": "rw", "timeline": timeline}
+    video = client.post("/v1/videos", json=body).json()
+    assert video["caption"].startswith("a green boat ")
+    assert video["timeline"][0]["caption"].endswith(" at night")
+    for text in (
+        "zebra",
+        f'filled in from the seed: "{video["caption"]}"',
+        "at 2s: pocket does not know: unicorn",
+        "rw is",
+    ):
+        assert any(text in note for note in video["notes"]), (text, video["notes"])
+    assert len({*video["notes"]}) == len(video["notes"])
+    assert client.get(f"/v1/videos/{video['id']}").json()["notes"] == video["notes"]
+
+
+def test_a_continuation_notes_what_it_sees(tmp_path: Path) -> None:
+    source = tmp_path / "v.mp4"
+    with VideoWriter(source, 36, 64, Fraction(8)) as writer:
+        writer.write(np.zeros((3, 64, 36, 3), np.uint8))
+    record = extend_job(ExtendVideo(prompt=BALL, seconds=1), ServeSettings(tmp_path, device="cpu"), source)
+    assert "sees only the centre" in record.notes
+    assert "knows only its own painted world" in record.notes

@@ -12,6 +12,7 @@ from pavdm_cli.errors import InputError, OutputError, UsageError
 from pavdm_cli.generation import extend as continuation
 from pavdm_cli.generation import image_start, redo, stored_request
 from pavdm_cli.generation.checks import check
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import Extension, Output, RedoOptions, Request, build_request, frame_size
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.generation.timeline import parse_time
@@ -36,11 +37,11 @@ def create_job(body: CreateVideo, settings: ServeSettings, image: Path | None = 
     request = build_request(values)
     check(request)
     config = resolve(request)
-    if image:
-        image_start.notes(config, read_image(image))
+    notes = [*(image_start.notes(config, read_image(image)) if image else ()), *_notes(config)]
     require_weights(config.spec, True, config.video_model.published_spec)
     total = 0 if request.endless else config.frames
-    return _record("generate", request, total=total, suffix=_suffixes()[0], live=body.live)
+    record = _record("generate", request, total=total, suffix=_suffixes()[0], live=body.live)
+    return replace(record, notes=json.dumps(notes))
 
 
 def extend_job(body: ExtendVideo, settings: ServeSettings, source: Path) -> VideoRecord:
@@ -57,16 +58,17 @@ def extend_job(body: ExtendVideo, settings: ServeSettings, source: Path) -> Vide
     check(request)
     video_source = continuation.open_source(request)
     _check_shape(body, video_source.video)
-    request, _ = continuation.with_prompt(request, video_source)
+    request, notes = continuation.with_prompt(request, video_source)
     check(request)
     suffix = suffix_for_audio(video_source.video, body.audio, _suffixes())
     check_extension(video_source.video, Path(f"name{suffix}"), ExtensionOptions(body.audio, body.only_new))
     config = resolve(replace(request, seconds=None, frames=video_source.frames_to_generate(request.spec.fps)))
     require_weights(config.spec, bool(request.prompt), config.video_model.published_spec)
+    notes += continuation.shape_notes(config, video_source) + continuation.start_notes(config, video_source)
     request = replace(request, seconds=None, frames=None if request.forever else video_source.frames)
     total = 0 if video_source.endless else video_source.copied + video_source.frames
     record = _record("extend", request, total=total, suffix=suffix, live=body.live)
-    return replace(record, **_shape(video_source.video))
+    return replace(record, **_shape(video_source.video), notes=json.dumps([*notes, *_notes(config)]))
 
 
 def redo_job(body: RedoVideo, settings: ServeSettings, source: Path, kind: str = "redo") -> VideoRecord:
@@ -84,7 +86,13 @@ def redo_job(body: RedoVideo, settings: ServeSettings, source: Path, kind: str =
     splice = redo.find_span(config, original, span)
     redo.span_config(config, splice)
     record = _record(kind, request, total=splice.splice.end - splice.splice.first, suffix=source.suffix)
-    return replace(record, **_shape(original.video))
+    return replace(record, **_shape(original.video), notes=json.dumps(_notes(config)))
+
+
+def _notes(config: GenerationConfig) -> list[str]:
+    """Notes on a video without those on its prompts, which may change."""
+    prompt_notes = {note for prompt in config.prompts for note in prompt.notes}
+    return [note for note in config.notes if note not in prompt_notes]
 
 
 def _first_generated(original: redo.GeneratedVideo) -> float:

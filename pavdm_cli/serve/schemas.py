@@ -146,6 +146,7 @@ class Change(BaseModel):
 
     at: float
     prompt: str
+    caption: str = ""
 
 
 class Video(BaseModel):
@@ -164,6 +165,8 @@ class Video(BaseModel):
     error: VideoError | None = None
     model: str
     prompt: str
+    caption: str = Field(description="the prompt as the model gets it, with what is filled in")
+    notes: list[str] = Field(description="words that the model does not know, what is filled in, and the like")
     seconds: str
     size: str = Field(description="of the file, as in requests")
     scale: int | None = Field(None, description="how much larger the file's frames are than the model's")

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path as FilePath
 from typing import Annotated, BinaryIO, Literal
 
 from fastapi import Depends, Path, Request
 from starlette.exceptions import HTTPException
 
-from pavdm_cli.errors import OutputError
+from pavdm_cli.errors import OutputError, UsageError
+from pavdm_cli.generation import stored_request
+from pavdm_cli.generation.checks import format_prompts
 from pavdm_cli.generation.request import build_request
+from pavdm_cli.models.adapter import Prompt
 from pavdm_cli.serve import examples
 from pavdm_cli.serve.schemas import Change, Video, VideoError
 from pavdm_cli.serve.session import Hub
@@ -27,6 +33,15 @@ STATUS: dict[State, Literal["queued", "in_progress", "completed", "failed"]] = {
     "completed": "completed",
     "failed": "failed",
 }
+
+
+@lru_cache(maxsize=1000)
+def _prompts(request_json: str) -> tuple[Prompt, ...]:
+    """The prompts of a stored request as its model gets them; none if they have none, or it knows them no longer."""
+    request = stored_request.from_json(json.loads(request_json), FilePath())
+    with suppress(UsageError):
+        return format_prompts(request) if request.prompt else ()
+    return ()
 
 
 class Service:
@@ -64,6 +79,8 @@ class Service:
         """A video as clients see it."""
         request, session = request_of(record, self.settings), self.hub.find(record.id)
         spec = request.spec
+        prompts = _prompts(record.request)
+        captions = [each.caption or each.text for each in prompts] or [""] * (1 + len(request.timeline))
         scale, fps = request.output.resolve_scale(spec), record.fps or spec.fps
         height, width = (side * scale for side in spec.size)
         percent = 100 if record.state == "completed" else 99 * record.frames // record.total if record.total else 0
@@ -77,6 +94,8 @@ class Service:
             error=VideoError(code="render_failed", message=record.error) if record.error else None,
             model=spec.name,
             prompt=request.prompt,
+            caption=captions[0],
+            notes=[*json.loads(record.notes), *(note for each in prompts for note in each.notes)],
             seconds=f"{record.total / fps:g}" if record.total else "forever",
             size=record.size or f"{width}x{height}",
             scale=None if record.size else scale,
@@ -88,7 +107,10 @@ class Service:
             frames=record.frames,
             total_frames=record.total,
             render_fps=round(session.render_fps, 2) if session and record.state == "rendering" else 0.0,
-            timeline=[Change(at=change.at, prompt=change.prompt) for change in request.timeline],
+            timeline=[
+                Change(at=change.at, prompt=change.prompt, caption=caption)
+                for change, caption in zip(request.timeline, captions[1:], strict=True)
+            ],
             live=record.live,
             media_type=MEDIA_TYPES[FilePath(record.file).suffix],
             playable=_has_frames(_growing_file(record, self.settings)),

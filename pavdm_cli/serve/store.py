@@ -37,6 +37,7 @@ class VideoRecord:
     upload: str = ""  # name of the uploaded file that it needs
     size: str = ""  # WIDTHxHEIGHT of the file, where it has that of another video
     fps: float = 0.0  # of the file, where it has that of another video
+    notes: str = "[]"  # JSON list of notes, without those on its prompts
     live: bool = False  # rendered no faster than it plays
 
 

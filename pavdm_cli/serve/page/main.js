@@ -2,7 +2,7 @@
 
 import { api, videoPath } from "./api.js";
 import { Player } from "./player.js";
-import { seconds, showExamples, showGallery, showTimeline, showVocabulary } from "./views.js";
+import { seconds, showExamples, showGallery, showNotes, showTimeline, showVocabulary } from "./views.js";
 
 const $ = (id) => document.getElementById(id);
 const player = new Player($("video"));
@@ -41,6 +41,7 @@ function update() {
   $("timeline").hidden = !current;
   $("prompt").required = !$("file").files.length;
   $("clear").hidden = !$("file").files.length;
+  showNotes($("caption"), $("notes"), current, $("video").currentTime);
   if (!current) return ($("stats").textContent = "");
   for (const id of ["extend", "redo", "from", "to"]) $(id).disabled = current.state !== "completed";
   $("download").hidden = !current.playable;
