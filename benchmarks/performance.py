@@ -101,7 +101,7 @@ def pocket_lines(row: Row, latency_row: Row, narrow: Row) -> list[str]:
 
 
 def mid_lines(recompute: Row, ladder: Row, small: Row) -> list[str]:
-    """A network large enough to be bound by matmuls, one optimisation after another."""
+    """A network large enough to be bound by matmuls, one optimization after another."""
     result, rounds = recompute["summary"], len(next(iter(ladder["samples"].values())))
     rungs = [
         f"| {rung['rung']} | {rung['step_p50_ms'] / 1e3:.2f} s | {rung['ratio']:.2f}x | {rung['deviation']:.0e} |"
@@ -111,7 +111,7 @@ def mid_lines(recompute: Row, ladder: Row, small: Row) -> list[str]:
         f"A transformer of width 384 on Open-Sora's window (`--arch mid`, {result['step_tflop']:.2f} TFLOP per step,",
         f"random weights) reaches {result['matrix_share']:.0%} of the matmul throughput when the context is recomputed",
         "at every step. The table starts from the released code's sequence of operations, rebuilt on the same weights,",
-        "and adds one optimisation per line (`--ablate`). A few per cent are noise; the context cache is",
+        "and adds one optimization per line (`--ablate`). A few percent are noise; the context cache is",
         f"exact only for a network trained with a causal context. All lines run in each of {rounds} rounds: a step is",
         "the median over rounds, and so is the speedup, computed per round and not from the steps shown.",
         "",
@@ -170,11 +170,11 @@ def speed_of_pocket() -> list[str]:
 
 
 def ladder_of_mid() -> list[str]:
-    """The ladder of optimisations, if it has rows of a quiet machine."""
+    """The ladder of optimizations, if it has rows of a quiet machine."""
     large = quiet_rows("throughput.jsonl", "throughput", "mid", context_cache="recompute")
     ladder, small = (quiet_rows("throughput.jsonl", "ablate", model) for model in ("mid", "pocket"))
     if not (large and ladder and small):
-        return [f"The ablation of optimisations {MISSING}"]
+        return [f"The ablation of optimizations {MISSING}"]
     return mid_lines(large[-1], ladder[-1], small[-1])
 
 

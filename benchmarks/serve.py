@@ -89,7 +89,7 @@ def measure(address: str, server: psutil.Process) -> dict[str, Any]:
     video = f"v1/videos/{request(address, 'v1/videos', body)['id']}"
     urllib.request.urlopen(f"{address}{video}/stream", timeout=60).read(1000)
     row |= {"first_frame_seconds": round(time.monotonic() - start, 2)}
-    row |= {"rate": request(address, video)["rate"], "frames_per_second": render_fps(address, video)}
+    row |= {"fps": request(address, video)["fps"], "render_fps": render_fps(address, video)}
     start = time.monotonic()
     request(address, f"{video}/prompt", {"prompt": NEW_PROMPT})
     while not request(address, video)["timeline"]:
@@ -98,7 +98,7 @@ def measure(address: str, server: psutil.Process) -> dict[str, Any]:
     viewers = [urllib.request.urlopen(f"{address}{video}/stream", timeout=60) for _ in range(VIEWERS)]
     for seed in range(QUEUED):
         request(address, "v1/videos", {"prompt": PROMPT, "seed": seed})
-    row |= {"viewers": len(viewers), "queued": QUEUED, "frames_per_second_with_all": render_fps(address, video)}
+    row |= {"viewers": len(viewers), "queued": QUEUED, "render_fps_with_all": render_fps(address, video)}
     row |= {"megabytes_with_all": server.memory_info().rss >> 20}
     time.sleep(WATCHED)
     return row | {"megabytes_with_all_later": server.memory_info().rss >> 20}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,10 @@ from pavdm_cli.generation import image_start, pipeline, write
 from pavdm_cli.generation.checks import check
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.loaded import LoadedRunner, load
+from pavdm_cli.generation.option_names import nearest_option
 from pavdm_cli.generation.request import Extension, Output, Request, build_request, field_names, frame_size
 from pavdm_cli.generation.resolve import resolve
+from pavdm_cli.generation.timeline import FOREVER, parse_seconds
 from pavdm_cli.generation.write_extension import last_frames, write_extension
 from pavdm_cli.models import registry
 from pavdm_cli.models.execution import ExecutionConfig
@@ -62,14 +63,15 @@ def generate(prompt: str, *, model: str | Model = registry.DEFAULT, **options: A
     return (model if isinstance(model, Model) else load_model(model)).generate(prompt, **options)
 
 
-def extend(path: str | Path, prompt: str = "", *, model: str | Model = "", **options: Any) -> Video:
+def extend(path: str | Path, prompt: str = "", *, model: str | Model | None = None, **options: Any) -> Video:
     """The continuation of a video file; prompt and model default to those stored in it.
 
     Raises: UsageError, ModelError, InputError.
     """
-    if not isinstance(model, Model):
-        model = load_model(continuation.inherit_settings({"model": model}, Path(path))["model"])
-    return model.extend(path, prompt, **options)
+    if model is None:
+        name = continuation.inherit_settings({}, Path(path))["model"]
+        model = load_model(continuation.find_inherited_model(name, Path(path)).spec.name)
+    return (model if isinstance(model, Model) else load_model(model)).extend(path, prompt, **options)
 
 
 def generate_batch(
@@ -120,7 +122,9 @@ class Model:
             values["size"] = frame_size(size, values.get("aspect", ""), registry.find(self.name).spec)
         if image := values.get("image"):
             values["image"] = Path(image)
-        typed_values = {name: value for name, value in values.items() if (name, value) != ("seconds", "forever")}
+        if isinstance(length := values.get("seconds"), str):
+            values["seconds"] = parse_seconds(length)
+        typed_values = {name: value for name, value in values.items() if (name, value) != ("seconds", FOREVER)}
         for dataclass_type in (Request, Output, ExecutionConfig):
             check_types(typed_values, dataclass_type)
         return build_request(values)
@@ -220,6 +224,6 @@ def _check_names(model: str, options: dict[str, Any], extra: frozenset[str] = fr
         | extra
     ) - INTERNAL_FIELDS
     if unknown := sorted(options.keys() - known_names):
-        close = get_close_matches(unknown[0], sorted(known_names), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(known_names))}"
+        close = nearest_option(unknown[0], sorted(known_names))
+        hint = f"did you mean {close}?" if close else f"known: {', '.join(sorted(known_names))}"
         raise UsageError(f"unknown option {unknown[0]!r}", hint)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from io import TextIOWrapper
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -22,6 +22,7 @@ from pavdm_cli.commands.redo import redo
 from pavdm_cli.commands.resume import resume
 from pavdm_cli.commands.serve import serve
 from pavdm_cli.errors import PavdmError, UsageError
+from pavdm_cli.generation.option_names import nearest_option
 from pavdm_cli.runtime.diagnose import diagnose, find_interrupt
 from pavdm_cli.runtime.interrupt import INTERRUPTED, interrupt_lines
 
@@ -85,9 +86,24 @@ def _translate_typer_error(error: Exception) -> PavdmError | None:
     if type(error).__name__ == "NoArgsIsHelpError":  # Typer has already printed the help
         sys.exit(UsageError.exit_code)
     path = context.command_path if context else "pavdm"
+    if wrong_name := getattr(error, "option_name", "") if type(error).__name__ == "NoSuchOption" else "":
+        hints = [_hint_for_option(wrong_name, context), f"`{path} --help` lists the options"]
+        return UsageError(simplify_message(error.message), " ".join(filter(None, hints)))
     message = simplify_message(error.format_message())
     listed = "commands" if message.startswith(("No such command", "Missing command")) else "options"
     return UsageError(message, f"`{path} --help` lists the {listed}")
+
+
+def _hint_for_option(wrong_name: str, context: Any) -> str:
+    """What a wrong option stands for: an argument, or an option of another name; empty if that is unknown."""
+    parameters = context.command.params if context else []
+    for argument in (parameter for parameter in parameters if parameter.param_type_name == "argument"):
+        metavar = argument.metavar or argument.name.upper()
+        if wrong_name.lstrip("-").lower() == metavar.lower():
+            return f"{metavar} is an argument: {context.command_path} {metavar}."
+    names = (name for parameter in parameters for name in parameter.opts if name.startswith("--"))
+    name = nearest_option(wrong_name.lstrip("-"), (name.removeprefix("--") for name in names))
+    return f"did you mean --{name}?" if name else ""
 
 
 def _exit_interrupted(interrupt: KeyboardInterrupt) -> NoReturn:

@@ -158,7 +158,7 @@ def test_a_batch_makes_each_job_once_and_names_what_failed(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seconds": "long"}, "seconds must be a number, got 'long'"),
+        ({"seconds": "long"}, "seconds must be a time or forever, got 'long'"),
         ({"seconds": float("nan")}, "seconds must be a number, got nan"),
         ({"seed": "x"}, "seed must be an integer, got 'x'"),
         ({"steps": 6.5}, "steps must be an integer, got 6.5"),

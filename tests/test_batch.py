@@ -12,29 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command import pavdm
+from support.command import QUICK, pavdm
 from support.processes import start, wait_for_signals
 
 from pavdm_cli.batch import worker
 from pavdm_cli.errors import DeviceError
 from pavdm_cli.generation import pipeline
 
-QUICK = (
-    "--size",
-    "96x64",
-    "--fps",
-    "8",
-    "--steps",
-    "6",
-    "--warmup",
-    "0",
-    "--scale",
-    "1",
-    "--threads",
-    "1",
-    "--device",
-    "cpu",
-)
 PROMPTS = ("a red ball over green hills at noon", "a blue kite over the sea at night")
 integration = pytest.mark.integration
 
@@ -61,6 +45,16 @@ def running_pids(folder: str) -> set[int]:
     """Processes that have started a job; the file of a new attempt is empty for a moment."""
     texts = [file.read_text() for file in Path(folder).glob(".queue/attempts/*.json")]
     return {json.loads(text)["owner"]["pid"] for text in texts if text}
+
+
+def test_the_results_have_captions_and_notes() -> None:
+    Path("jobs.txt").write_text("a red ball with a zebra")
+    code, out, err = pavdm("batch", "jobs.txt", "-d", "out", "--frames", "2", *QUICK, "--json")
+    assert code == 0, err
+    (row,) = rows(out).values()
+    assert row["caption"].startswith("a red ball ")
+    assert any("does not know: zebra" in note for note in row["notes"])
+    assert any(f'filled in from the seed: "{row["caption"]}"' in note for note in row["notes"])
 
 
 def test_jobs_share_a_model_and_finished_ones_are_skipped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def test_every_option_of_generate_can_be_in_a_job(key: str) -> None:
 
 
 def test_every_option_of_generate_is_an_option_of_batch() -> None:
-    assert GENERATE.keys() - command_options(ROOT.commands["batch"]).keys() == {"prompt", "output"}
+    assert GENERATE.keys() - command_options(ROOT.commands["batch"]).keys() == {"prompt", "output", "stream_format"}
 
 
 def test_a_text_file_has_a_prompt_per_line() -> None:

@@ -33,6 +33,17 @@ def test_every_command_has_a_short_help_option(words):
     assert pavdm(*words, "--help") == (code, out, err)
 
 
+def descriptions(command) -> list[str]:
+    return [
+        command.help or "",
+        *(text for below in getattr(command, "commands", {}).values() for text in descriptions(below)),
+    ]
+
+
+def test_a_paragraph_of_the_help_is_one_line_that_wraps_at_any_width() -> None:
+    assert not [text for text in descriptions(COMMAND) if "\n" in text.replace("\n\n", "")]
+
+
 EVERYDAY = {"--seconds", "--frames", "--at", "--seed", "--output", "--force", "--model", "--size", "--device", "--plan"}
 RESEARCH = {"--method", "--steps", "--ramp-up", "--solver", "--attention", "--cuda-graphs", "--cfg-batching"}
 

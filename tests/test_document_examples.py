@@ -1,13 +1,17 @@
-"""The examples of docs/scale.md and docs/configuration.md run as written."""
+"""The examples of docs/scale.md, docs/configuration.md and docs/serving.md run as written."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -110,3 +114,46 @@ def test_the_command_for_ray_runs(folder: Path, monkeypatch: pytest.MonkeyPatch)
     (command,) = [block for block in blocks("scale.md", "sh") if "--engine ray" in block]
     monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")
     assert len(shell(command).split()) == 2
+
+
+CURL = [line for block in blocks("serving.md", "sh") for line in block.splitlines() if line.startswith("curl ")]
+
+
+def test_no_curl_command_of_the_documents_hides_an_error() -> None:
+    files = [line for line in CURL if " -o " in line]
+    assert files
+    assert [line for line in files if not re.search(r" -f", line)] == []  # an error would be in the file
+    assert [line for line in CURL if line not in files and "--fail-with-body" not in line] == []
+
+
+def curl(line: str, address: str, video_id: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a line of docs/serving.md with its server and id replaced."""
+    words = shlex.split(line.replace("localhost:8420", address.removeprefix("http://")).replace("/ID", f"/{video_id}"))
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    from support.serving import listening
+
+    with listening(tmp_path) as address:
+        yield address
+
+
+@pytest.mark.integration
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_commands_of_the_documents_run(address: str, folder: Path) -> None:
+    create, show, download, live, prompt, stop = CURL
+    video_id = json.loads(curl(create, address).stdout)["id"]
+    early = curl(download, address, video_id)
+    assert (early.returncode, Path("balloon.mp4").exists()) == (22, False)
+    assert "409" in early.stderr
+    while json.loads(curl(show, address, video_id).stdout)["state"] != "completed":
+        time.sleep(0.5)
+    assert curl(download, address, video_id).returncode == 0
+    assert Path("balloon.mp4").read_bytes()[4:8] == b"ftyp"
+    live_id = json.loads(curl(live, address).stdout)["id"]
+    assert [curl(line, address, live_id).returncode for line in (prompt, stop)] == [0, 0]
+    missing = curl(show, address, "video_" + "0" * 24)
+    assert (missing.returncode, "there is no video" in missing.stdout) == (22, True)

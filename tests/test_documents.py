@@ -22,10 +22,10 @@ import quality_table
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
-FOREIGN_OPTIONS = {  # of pip, uv, pytest, ruff and our own scripts
+FOREIGN_OPTIONS = {  # of pip, uv, pytest, ruff, curl and our own scripts
     *("--extra-index-url", "--no-build-isolation", "--extra", "--python-version", "--dist", "--check"),
     *("--integration", "--record", "--measure", "--help", "--minutes", "--commit", "--before", "--tiny"),
-    *("--no-index", "--no-deps", "--target", "--nproc-per-node"),
+    *("--no-index", "--no-deps", "--target", "--nproc-per-node", "--fail-with-body"),
 }
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SHELL_BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)

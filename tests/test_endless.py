@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 import shlex
@@ -20,9 +21,9 @@ from support.interrupted import snapshots
 
 import pavdm_cli
 from pavdm_cli import ui
-from pavdm_cli.commands.length_options import parse_seconds
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import checkpoint
+from pavdm_cli.generation.timeline import parse_seconds
 from pavdm_cli.runtime import signals
 from pavdm_cli.video import read_metadata
 
@@ -75,6 +76,17 @@ def test_a_stopped_video_is_complete_and_its_command_makes_it_again() -> None:
     assert command[2:6] == ["--seconds", "forever", "--frames", str(len(video))]
     assert pavdm(*command, "-o", "again.mp4").code == 0
     assert np.array_equal(frames("again.mp4"), video)
+
+
+@ON_POSIX
+def test_a_video_stopped_before_a_planned_prompt_is_made_again_too() -> None:
+    result = stopped(*SEA, "--seconds", "forever", "--at", "60s", "at night", "-o", "v.mp4")
+    assert result.code == 0, result.err
+    command = shlex.split(pavdm("info", "v.mp4").out.splitlines()[-1])[1:]
+    assert "60s" in command
+    again = pavdm(*command, "-o", "again.mp4")
+    assert again.code == 0, again.err
+    assert np.array_equal(frames("again.mp4"), frames("v.mp4"))
 
 
 @pytest.mark.integration
@@ -144,10 +156,43 @@ def test_options_that_need_an_end_are_rejected(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["inf", "nan", "ever", "-inf", ""])
 def test_a_length_is_a_number_or_forever(text: str) -> None:
-    with pytest.raises(UsageError, match="a number or forever"):
+    with pytest.raises(UsageError, match="a time or forever"):
         parse_seconds(text)
     result = pavdm(*SEA, f"--seconds={text}")
-    assert (result.code, "must be a number or forever" in result.err) == (2, True)
+    assert (result.code, "must be a time or forever" in result.err) == (2, True)
+
+
+@pytest.mark.parametrize("text", ["1", "1s", "0:01", "1.0", "0m1s"])
+def test_a_length_is_written_like_every_time(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("length.toml").write_text(f'seconds = "{text}"')
+    Path("length.yaml").write_text(f"seconds: {text}")
+    Path("jobs.jsonl").write_text(f'{{"prompt": "a red ball", "seconds": "{text}"}}')
+    Path("jobs.csv").write_text(f"prompt,seconds\na red ball,{text}")
+    lines = [("--seconds", text), ("-s", text), ("--config", "length.toml"), ("--config", "length.yaml"), ()]
+    for words in lines:
+        if not words:
+            monkeypatch.setenv("PAVDM_SECONDS", text)
+        plan = json.loads(pavdm("generate", "a red ball", *QUICK, *words, "--plan", "--json").out)
+        assert float(plan["settings"]["seconds"]["value"]) == 1, words
+    for jobs in ("jobs.jsonl", "jobs.csv"):
+        batch = json.loads(pavdm("batch", jobs, "-d", "v", "--plan", "--json").out)
+        assert [job["frames"] for job in batch["jobs"]] == [pocket_rate()]
+    assert pavdm_cli.generate("a red ball", seconds=text).request.frame_count == pocket_rate()
+
+
+def pocket_rate() -> int:
+    return pavdm_cli.generate("a red ball", frames=1).request.spec.fps
+
+
+def test_an_endless_video_may_stop_at_a_frame_in_every_source() -> None:
+    Path("jobs.jsonl").write_text('{"prompt": "a red ball", "seconds": "forever", "frames": 6}')
+    batch = json.loads(pavdm("batch", "jobs.jsonl", "-d", "v", "--plan", "--json").out)
+    assert [job["frames"] for job in batch["jobs"]] == [6]
+    result = pavdm("generate", "a red ball", "--seconds", "1", "--frames", "2")
+    assert "only --seconds forever takes --frames" in result.err
+    Path("long.toml").write_text('seconds = "forever"')
+    plan = json.loads(pavdm("generate", "a red ball", "--config", "long.toml", "--frames", "6", "--plan", "--json").out)
+    assert "seconds" not in plan["settings"]
 
 
 def test_a_configuration_file_has_it_too() -> None:
@@ -158,7 +203,7 @@ def test_a_configuration_file_has_it_too() -> None:
     assert '\nseconds = "forever"\nframes = 6\n' in printed
     Path("long.toml").write_text('seconds = "never"')
     result = pavdm("generate", "x", "--config", "long.toml")
-    assert (result.code, "seconds is 'never', not a number or forever" in result.err) == (2, True)
+    assert (result.code, "seconds is 'never', not a number or a time or forever" in result.err) == (2, True)
 
 
 def test_python_reads_its_frames_and_cannot_save_it() -> None:

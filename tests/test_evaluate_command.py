@@ -186,3 +186,25 @@ def test_missing_packages_are_named_with_a_hint(folder: Path, monkeypatch: pytes
 def test_a_missing_path_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere does not exist"):
         find_videos([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("name", ["videos", "compare"])
+def test_a_folder_may_have_the_name_of_a_command(name: str, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / name).symlink_to(folder / "a", target_is_directory=True)
+    code, out, err = pavdm("evaluate", name, folder=tmp_path)
+    assert code == 0, err
+    assert "dynamics" in out
+
+
+def test_a_folder_called_videos_is_one_of_several(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").symlink_to(folder / "a", target_is_directory=True)
+    assert len(lines(pavdm("evaluate", "videos", str(folder / "b"), "--json", folder=tmp_path).out)) == 6
+
+
+def test_the_help_shows_the_plain_form() -> None:
+    out = " ".join(pavdm("evaluate", "--help").out.split())
+    assert "Usage: pavdm evaluate [OPTIONS] {VIDEOS}..." in out
+    assert "`pavdm evaluate boat.mp4`" in out
+    assert "`pavdm evaluate compare A/ B/`" in out
+    assert "--reference" in out
+    assert pavdm("evaluate", "--bogus").err.endswith("hint: `pavdm evaluate --help` lists the options\n")

@@ -12,8 +12,8 @@ from typing import Any
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from support.command import pavdm
-from support.memory_batch import FRAMES, NAME, PARTS, PROMPT, QUICK, URL, batch, count_chunks, here, objects  # noqa: F401
+from support.command import QUICK, pavdm
+from support.memory_batch import FRAMES, NAME, PARTS, PROMPT, URL, batch, count_chunks, here, objects  # noqa: F401
 from support.objects import install
 from support.processes import start
 

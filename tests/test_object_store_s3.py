@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command import pavdm
-from support.memory_batch import FRAMES, NAME, PARTS, PROMPT, QUICK
+from support.command import QUICK, pavdm
+from support.memory_batch import FRAMES, NAME, PARTS, PROMPT
 from support.processes import start
 from support.requests import make_request
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import typer
 from support.clips import greys, make
@@ -9,8 +11,11 @@ from support.command import pavdm
 from support.models import MODELS
 from support.tiers import integration
 
+import pavdm_cli
 from pavdm_cli.app import app
 from pavdm_cli.commands import train_options
+from pavdm_cli.errors import UsageError
+from pavdm_cli.generation.option_names import FOREIGN_NAMES, OWN_NAMES
 from pavdm_cli.models.spec import IgnoredOption
 
 IDLE = {option.flag: option for option in MODELS["pocket"].ignored}
@@ -104,8 +109,70 @@ def test_an_option_for_the_training_of_the_other_model_is_rejected(option, tmp_p
         (["genrate"], "`pavdm --help` lists the commands"),
         (["models", "shw"], "`pavdm models --help` lists the commands"),
         (["models", "--shw"], "`pavdm models --help` lists the options"),
-        (["generate", "x", "--secnds", "3"], "`pavdm generate --help` lists the options"),
+        (["generate", "x", "--secnds", "3"], "did you mean --seconds? `pavdm generate --help` lists the options"),
+        (
+            ["generate", "x", "--prompt", "x"],
+            "PROMPT is an argument: pavdm generate PROMPT. `pavdm generate --help` lists the options",
+        ),
+        (["batch", "x.csv", "-d", "x", "--stream-format", "mp4"], "`pavdm batch --help` lists the options"),
     ],
 )
 def test_the_hint_says_what_the_help_lists(words: list[str], hint: str) -> None:
     assert pavdm(*words).err.splitlines()[-1] == f"hint: {hint}"
+
+
+FOREIGN = {
+    "--duration": "--seconds",
+    "--length": "--seconds",
+    "--num-frames": "--frames",
+    "--num_frames": "--frames",
+    "--width": "--size",
+    "--height": "--size",
+    "--num-inference-steps": "--steps",
+    "--cfg": "--guidance",
+    "--guidance-scale": "--guidance",
+}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+def test_names_of_other_programs_are_understood_everywhere(foreign: str, tmp_path: Path, monkeypatch) -> None:
+    own, key = FOREIGN[foreign], foreign.removeprefix("--")
+    assert f"hint: did you mean {own}?" in pavdm("generate", "x", foreign, "3").err
+    (tmp_path / "pavdm.toml").write_text(f"{key} = 3")
+    assert f"did you mean {own[2:]}?" in pavdm("generate", "x", folder=tmp_path).err
+    (tmp_path / "pavdm.toml").unlink()
+    (tmp_path / "jobs.csv").write_text(f"prompt,{key}\nx,3\n")
+    assert f"did you mean {own[2:]}?" in pavdm("batch", tmp_path / "jobs.csv", "-d", tmp_path / "v").err
+    with pytest.raises(UsageError) as error:
+        pavdm_cli.generate("x", **{key.replace("-", "_"): 3})
+    assert error.value.hint == f"did you mean {own[2:]}?"
+    variable = f"PAVDM_{key.upper().replace('-', '_')}"
+    monkeypatch.setenv(variable, "3")
+    assert f"{variable} does not set any option of pavdm: did you mean PAVDM_{own[2:].upper()}?" in pavdm("doctor").err
+
+
+def test_every_option_that_a_foreign_name_stands_for_exists() -> None:
+    flags = {name.removeprefix("--") for command in typer.main.get_command(app).commands.values()
+             for option in command.params for name in option.opts}  # fmt: skip
+    assert not FOREIGN_NAMES.keys() - flags
+    assert not [name for name in OWN_NAMES if name in flags - {"output-dir"}]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("evaluate", "v.mp4", "--export", "vbench-long", "x", "--flow"), "--export cannot be combined with --flow"),
+        (("info", "v.mp4", "--config", "--json"), "--config and --json cannot be combined"),
+    ],
+)
+def test_an_option_without_effect_is_rejected(words: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    make(tmp_path / "v.mp4", greys(9))
+    code, _, err = pavdm(*words, folder=tmp_path)
+    assert (code, says in err) == (2, True), err
+
+
+def test_the_help_tells_of_standard_output_only_where_it_works() -> None:
+    assert "standard output; default" in " ".join(pavdm("generate", "--help").out.replace("│", "").split())
+    for verb in ("extend", "redo", "batch"):
+        assert "-o -" not in pavdm(verb, "--help").out
+        assert "stdout" not in pavdm(verb, "--help").out

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.command import pavdm
+from support.command import QUICK, pavdm
 from support.objects import install
 from support.processes import start, wait_for_signals
 
@@ -26,22 +26,6 @@ pytestmark = [
 
 PROMPT = "a red ball over green hills at noon"
 NAME = "0001-a-red-ball-over-green-hills-at-noon-0.mp4"
-QUICK = (
-    "--size",
-    "96x64",
-    "--fps",
-    "8",
-    "--steps",
-    "6",
-    "--warmup",
-    "0",
-    "--scale",
-    "1",
-    "--threads",
-    "1",
-    "--device",
-    "cpu",
-)
 FRAMES = 50
 PATIENCE = 200.0  # seconds
 # Deaths are noticed within seconds instead of half a minute, and a busy machine is not taken for one without memory.

@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from support.command import CommandResult, pavdm
-from support.interrupted import RED, made, snapshots
+from support.interrupted import RED, SAMPLED, made, snapshots
 from test_video_splice import check_outside, decoded, packets
 
-from pavdm_cli.generation import span_context, write_redo
+from pavdm_cli.generation import pipeline, span_context, write_redo
+from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.decode import RenderState
+from pavdm_cli.generation.redo import Span
+from pavdm_cli.generation.span_context import SpanContext
+from pavdm_cli.models.runner import ModelRunner
+from pavdm_cli.sampling.loop import SampledChunk
 from pavdm_cli.video import read_metadata
 
 FRAMES = 80  # segments begin at frames 0, 24, 48 and 72
@@ -83,6 +92,55 @@ def test_without_latents_the_frames_around_the_span_are_encoded() -> None:
     check_outside(Path("v.mp4"), Path("new.mp4"), 24, 48)
     pairs = zip(decoded(Path("kept.mp4"))[24:48], decoded(Path("new.mp4"))[24:48], strict=True)
     assert np.mean([np.abs(a.astype(int) - b).mean() for a, b in pairs]) < 6
+
+
+def before_span(monkeypatch: pytest.MonkeyPatch, *words: object) -> torch.Tensor:
+    """The latents before the span that `redo` continues."""
+    recorded = []
+    real = write_redo.state_before_span
+
+    def record(config: GenerationConfig, model: ModelRunner, span: Span, context: SpanContext) -> RenderState:
+        recorded.append(context.before)
+        return real(config, model, span, context)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write_redo, "state_before_span", record)
+        redone("--seed", 5, *words)
+    (latents,) = recorded
+    return latents
+
+
+def test_a_span_from_the_start_continues_the_warmup_of_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("generate", "a red ball", *SAMPLED, "--steps", 6, "--seconds", 6)
+    chunks: list[torch.Tensor] = []
+    sample = pipeline.sample_chunks
+
+    def record(*arguments: Any) -> Iterator[SampledChunk]:
+        on_warmup = arguments[-1]
+        return sample(*arguments[:-1], on_warmup=lambda chunk: (chunks.append(chunk), on_warmup(chunk)))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "sample_chunks", record)
+        made(*words, "-f", name="v.mp4")
+    assert torch.equal(before_span(monkeypatch, "--to", "1s"), torch.cat(chunks, dim=1))
+
+
+@MORE
+def test_a_span_from_the_start_leads_into_the_frames_after_it() -> None:
+    made("generate", "a red ball bouncing in the desert", *SAMPLED, "--seconds", 8, "-f", name="v.mp4")
+    redone("--to", "1s", "--seed", 5)
+    joins = []
+    for name in ("v.mp4", "new.mp4"):
+        frames = [frame.astype(int) for frame in decoded(Path(name))]
+        joins.append(np.abs(frames[24] - frames[23]).mean())
+    assert joins[1] < 2 * joins[0]  # 6 times with a warm-up of another seed
+
+
+@MORE
+def test_a_span_from_the_start_with_another_prompt_has_a_warmup_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    made("generate", "a red ball", *SAMPLED, "--steps", 6, "--seconds", 6, "-f", name="v.mp4")
+    monkeypatch.setattr(write_redo, "state_before_span", None)
+    redone("--to", "1s", "--prompt", "a green boat")
 
 
 @MORE

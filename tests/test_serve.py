@@ -63,6 +63,7 @@ def test_a_video_has_the_fields_of_openai_and_more(client: TestClient, finished:
     expected = {"object": "video", "status": "completed", "state": "completed", "progress": 100, "model": "pocket"}
     assert video.items() >= expected.items()
     assert (video["seconds"], video["size"], video["error"], video["frames"]) == ("4.25", "96x64", None, 34)
+    assert (video["fps"], video["render_fps"]) == (8, 0)
 
 
 @pytest.mark.integration
@@ -93,6 +94,7 @@ def test_a_new_prompt_gives_the_file_of_its_timeline(client: TestClient, tmp_pat
     wait_for(client, video_id, "rendering", frames=4)
     assert client.post(f"/v1/videos/{video_id}/prompt", json={"prompt": NIGHT}).status_code == 202
     (change,) = wait_for(client, video_id, "completed")["timeline"]
+    assert change["caption"].endswith("over green hills at night")
     assert 0 < change["at"] < 34 / 8
     command = ("generate", BALL, "--at", f"{change['at']}s: {NIGHT}", "--frames", 34, *WORDS)
     assert pavdm(*command, "-o", tmp_path / "own.mp4").code == 0
@@ -143,7 +145,9 @@ def test_events_tell_progress_and_the_end(client: TestClient) -> None:
     video_id = submit(client, frames=20)
     seen = events(client.get(f"/v1/videos/{video_id}/events").text)
     assert seen[0][0] == "video"
-    assert [data["frames"] for name, data in seen if name == "progress"][-1] == 20
+    last = [data for name, data in seen if name == "progress"][-1]
+    assert (last["frames"], last["total"], last["fps"]) == (20, 20, 8)
+    assert last["render_fps"] > 0
     assert seen[-1] == ("state", {"state": "completed", "error": ""})
     assert events(client.get(f"/v1/videos/{video_id}/events").text)[-1] == seen[-1]
 

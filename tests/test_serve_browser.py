@@ -75,6 +75,16 @@ def test_a_video_plays_while_it_is_rendered_and_follows_a_new_prompt(page: Any) 
     assert Path(download.value.path()).read_bytes()[4:8] == b"ftyp"
 
 
+@pytest.mark.parametrize("browser", ["chromium"], indirect=True)
+def test_the_page_shows_what_the_model_was_given_and_the_notes(page: Any) -> None:
+    page.select_option("#seconds", "4")
+    page.fill("#seed", "6")
+    start(page, "a green boat and a zebra")
+    until(page, "document.getElementById('caption').textContent.startsWith('The model makes: a green boat ')")
+    assert "does not know: zebra" in page.text_content("#notes li")
+    until_stats(page, "completed")
+
+
 def test_two_tabs_watch_and_steer_one_video(browser: Any, page: Any) -> None:
     start(page, BALL)
     until(page, PLAYING)

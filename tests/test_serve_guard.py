@@ -7,14 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 from support.command import pavdm
 from support.serving import BALL, serving
 
+from pavdm_cli.errors import UsageError
 from pavdm_cli.serve import guard
-from pavdm_cli.serve.settings import is_loopback
+from pavdm_cli.serve.jobs import extend_job
+from pavdm_cli.serve.schemas import ExtendVideo
+from pavdm_cli.serve.settings import ServeSettings, is_loopback
 from pavdm_cli.serve.worker import Worker
+from pavdm_cli.video import VideoWriter
 
 TOKEN = "a-token-that-is-long"
 
@@ -144,6 +149,18 @@ def test_a_wrong_value_is_one_line(client: TestClient, fields: dict[str, Any], t
     response = client.post("/v1/videos", json={"prompt": BALL, "frames": None} | fields)
     message = response.json()["error"]["message"]
     assert (response.status_code, text in message, "\n" in message) == (400, True, False)
+
+
+@pytest.mark.parametrize("name", ["/etc", "/etc/passwd", "/nowhere"])
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_the_model_of_a_continuation_is_never_a_path(name: str, is_stored: bool, tmp_path: Path) -> None:
+    metadata = {"pavdm": "1", "prompt": BALL, "model": name if is_stored else "pocket"}
+    with VideoWriter(tmp_path / "v.mp4", 96, 64, 8, metadata=metadata) as writer:
+        writer.write(np.zeros((3, 64, 96, 3), np.uint8))
+    body = ExtendVideo(prompt=BALL, model=None if is_stored else name)
+    with pytest.raises(UsageError) as error:
+        extend_job(body, ServeSettings(tmp_path), tmp_path / "v.mp4")
+    assert error.value.message == f"there is no model {name!r}"  # the same whether the path exists or not
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"a": NaN}', b"\xff", b"[" * 100_000, b'{"a": 1, "a": 2}'])

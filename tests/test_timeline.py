@@ -18,7 +18,22 @@ from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.generation.timeline import PromptChange, format_seconds, parse_time, parse_timeline, read_timeline
 
 BALL, NIGHT = "a red ball over the sea by day", "a red ball over the sea at night"
-TIMES = {"20": 20, "20s": 20, "0.5s": 0.5, "20.25": 20.25, "1:20": 80, "1:02:03.5": 3723.5, 7: 7, 7.5: 7.5, "90s": 90}
+TIMES = {
+    "20": 20,
+    "20s": 20,
+    "0.5s": 0.5,
+    "20.25": 20.25,
+    "1:20": 80,
+    "1:02:03.5": 3723.5,
+    "2m": 120,
+    "1.5m": 90,
+    "1m30s": 90,
+    "1h": 3600,
+    "1h0.5s": 3600.5,
+    7: 7,
+    7.5: 7.5,
+    "90s": 90,
+}
 
 
 @pytest.mark.parametrize("text", TIMES)
@@ -26,7 +41,9 @@ def test_times_are_seconds_or_minutes(text: str | float) -> None:
     assert parse_time(text) == TIMES[text]
 
 
-@pytest.mark.parametrize("text", ["", "s", "-3", "1:60", "1:60:00", "20m", "1e3", "nan", "inf", "1:", "٣", True, None])
+@pytest.mark.parametrize(
+    "text", ["", "s", "-3", "1:60", "1:60:00", "m", "1m2m", "30s1m", "1m30", "1e3", "nan", "inf", "1:", "٣", True, None]
+)
 def test_an_invalid_time_is_rejected(text: str) -> None:
     with pytest.raises(UsageError, match="is not a valid time"):
         parse_time(text)

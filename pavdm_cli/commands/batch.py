@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pavdm_cli.batch.job import Job
     from pavdm_cli.batch.store import Store
 
-NOT_SHARED = ("ctx", "prompt", "output")  # parameters of `generate` that `batch` does not have
+NOT_SHARED = ("ctx", "prompt", "output", "stream_format")  # parameters of `generate` that `batch` does not have
 MAX_WORKERS = 256
 Count = Annotated[
     int,
@@ -134,7 +134,7 @@ def batch(
             rows = [_row(job, queue.status(job.name), store.location(job.name)) for job in rank_jobs]
         finally:
             queue.close()
-    _report(rows, as_json)
+    _report(rank_jobs, rows, as_json)
     _end(rows, stop)
 
 
@@ -255,7 +255,7 @@ def _row(job: Job, status: Any, location: str) -> dict[str, Any]:
     }
 
 
-def _report(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
+def _report(jobs: Sequence[Job], rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     """The table on stderr; on stdout the paths of the videos, or everything as JSON."""
     if WORKER in os.environ:
         return
@@ -264,7 +264,10 @@ def _report(rows: Sequence[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         states = [row["state"] for row in rows]
         counts = {kind: states.count(kind) for kind in ("done", "failed", "running", "queued")}
-        print(json.dumps(counts | {"jobs": rows, "continue": _same_command()}))
+        from pavdm_cli.batch.notes import caption_and_notes
+
+        described = [row | caption_and_notes(job) for row, job in zip(rows, jobs, strict=True)]
+        print(json.dumps(counts | {"jobs": described, "continue": _same_command()}))
         return
     for row in rows:
         if row["state"] == "done":

@@ -22,13 +22,15 @@ from pavdm_cli.commands.common import (
 )
 from pavdm_cli.commands.flags import request_from_params
 from pavdm_cli.commands.option_sources import ALTERNATIVES, DISPLAY_OPTIONS, is_on_command_line
-from pavdm_cli.commands.option_values import Option, check_value, command_options, suggest_name
+from pavdm_cli.commands.option_values import Option, check_value, command_options, suggest_name, suggest_option
 from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.generation.checks import check
 from pavdm_cli.generation.request import Request
 from pavdm_cli.runtime.untrusted import InvalidError, parse_json, summarize
 
-NOT_IN_JOBS = (*DISPLAY_OPTIONS, "stream_format")  # options of the command as a whole
+# Options that a job cannot have, and why.
+NOT_IN_JOBS = dict.fromkeys(DISPLAY_OPTIONS, "an option of the command, not of individual jobs")
+NOT_IN_JOBS |= {"stream_format": "without effect: a batch writes files"}
 MAX_ERRORS_SHOWN = 50  # lines that are wrong
 
 
@@ -83,7 +85,7 @@ def _jobs_of(row: Row, index: int, location: str, defaults: Defaults) -> Iterato
         raise UsageError("the prompt is missing", "")
     for seed in range(first, first + values["count"]):
         request = request_from_params(values, prompt=prompt, seed=seed, path=None)
-        if request.forever:
+        if request.endless:
             raise UsageError("batch jobs cannot be endless", "set --seconds or --frames")
         check(request)
         yield Job(_name(values, index, request), location, request)
@@ -94,8 +96,8 @@ def _values(row: Row, defaults: Defaults) -> Iterator[tuple[str, Any]]:
     for key, text in row.values.items():
         option = defaults.options.get(key.replace("-", "_"))
         if option is None:
-            fault = "an option of the command, not of individual jobs" if key in NOT_IN_JOBS else "not a valid option"
-            raise UsageError(f"{summarize(key)} is {fault}", suggest_name(key.replace("-", "_"), defaults.options))
+            fault = NOT_IN_JOBS.get(key.replace("-", "_"), "not a valid option")
+            raise UsageError(f"{summarize(key)} is {fault}", suggest_option(key, defaults.options))
         value = _from_text(option, text) if row.is_text else text
         if value is None:  # JSON's null: as if it were left out
             continue

@@ -113,8 +113,7 @@ def compare(
     second: Annotated[Path, typer.Argument(help="Results after.")],
     as_json: output_options.Json = False,
 ) -> None:
-    """Compare two result files; exit 1 if the second is slower by more than 3 % or three times the median
-    absolute deviation.
+    """Compare two result files; exit 1 if the second is slower by more than 3 % or 3 median absolute deviations.
 
     Measurements with fewer than three samples are shown but never count as slower.
     """

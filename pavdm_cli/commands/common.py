@@ -126,6 +126,12 @@ def join_at_pairs(args: Sequence[str]) -> list[str]:
     return arguments
 
 
+def join_lines(function: Callable[..., Any]) -> str:
+    """The docstring with one line per paragraph, which the help wraps at any width."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 class App(typer.Typer):
     """A Typer app whose commands also take -h, --config, --quiet and --verbose."""
 
@@ -137,10 +143,11 @@ class App(typer.Typer):
         self, name: str | None = None, **options: Any
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Register a command, with the shared options added."""
-        register = super().command(name, cls=Command, **options)
+        register = super().command
 
         def add(function: Callable[..., Any]) -> Callable[..., Any]:
-            register(with_shared_options(function))
+            typer_options = {"help": join_lines(function)} | options
+            register(name, cls=Command, **typer_options)(with_shared_options(function))
             return function
 
         return add

@@ -16,7 +16,7 @@ from platformdirs import user_config_path
 from pavdm_cli import ui
 from pavdm_cli.commands.config_file import read_config
 from pavdm_cli.commands.option_sources import ALTERNATIVES, ORIGINS, TOP_LEVEL_COMMANDS, ValueOrigin, command_path
-from pavdm_cli.commands.option_values import Option, check_value, command_options, suggest_name
+from pavdm_cli.commands.option_values import Option, check_value, command_options, suggest_name, suggest_option
 from pavdm_cli.errors import UsageError
 
 PROJECT_FILE = Path("pavdm.toml")
@@ -122,7 +122,7 @@ def _section_errors(values: Mapping[str, Any], command: Any, words: tuple[str, .
             yield from _section_errors(tables[key], command.commands[key], (*words, key))
         elif option is None:
             entry = f"section {key!r}" if isinstance(value, dict) else f"option {key!r}"
-            yield UsageError(f"{place}unknown {entry}", suggest_name(key, names) or hint)
+            yield UsageError(f"{place}unknown {entry}", suggest_option(key, names) or hint)
         elif error := check_value(option, value).error:
             yield UsageError(f"{place}{key} is {error}", suggest_name(value, option.choices) or hint)
 

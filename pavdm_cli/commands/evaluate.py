@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pavdm_cli.commands import common, output_options
+from pavdm_cli.commands.default_command import DefaultGroup
 from pavdm_cli.errors import OutputError, PavdmError, UsageError
 
 if TYPE_CHECKING:
@@ -23,19 +24,15 @@ COLUMNS = ("scenes", "boundary_ratio", "largest_jump", "dynamics", "frozen", "fl
 WORLD_COLUMNS = ("adherence_object", "adherence_color", "one_object", "object_survival", "color_error", "speed_error")
 
 
-class DefaultCommand(common.Group):
-    """A command group with a default command, `videos`."""
+class EvaluateGroup(DefaultGroup):
+    """`pavdm evaluate VIDEOS...`, and `pavdm evaluate compare`."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As usual, with the default command's name in front where no command is named."""
-        if args and args[0] not in (*self.commands, "-h", "--help"):
-            args = [DEFAULT, *args]
-        return super().parse_args(ctx, args)
+    default_command = DEFAULT
 
 
-app = common.App(cls=DefaultCommand, help="Measure the quality of videos over time, without downloads.")
+app = common.App(cls=EvaluateGroup, help="Measure the quality of videos over time, without downloads.")
 
-Paths = Annotated[list[Path], typer.Argument(metavar="VIDEOS...", help="Video files, or folders of them.")]
+Paths = Annotated[list[Path], typer.Argument(metavar="VIDEOS", help="Video files, or folders of them.")]
 Reference = Annotated[
     list[Path] | None,
     typer.Option(
@@ -65,10 +62,7 @@ NO_EXPORT = ("", "")
 
 @app.callback()
 def root() -> None:
-    """Measure the quality of videos over time, without downloads.
-
-    `pavdm evaluate VIDEOS...` measures them; `pavdm evaluate compare A/ B/` compares two sets.
-    """
+    """Measure the quality of videos over time, without downloads."""
 
 
 @app.command(DEFAULT)
@@ -84,9 +78,10 @@ def videos(
 ) -> None:
     """Measure scene changes, jumps at chunk boundaries, dynamics, flicker, shake, drift of brightness and more.
 
-    Every metric is also averaged over clips of two seconds. Use real videos of the same length with --reference for
-    comparison.
-    Videos of the bundled model are also compared with what their prompts say.
+    `pavdm evaluate boat.mp4` measures a video, `pavdm evaluate videos/` all videos in a folder, and `pavdm evaluate
+    compare A/ B/` compares two sets. Every metric is also averaged over clips of two seconds. Use real videos of the
+    same length with --reference for comparison. Videos of the bundled model are also compared with what their prompts
+    say.
     """
     from pavdm_cli import ui
     from pavdm_cli.evaluation.comparison import z_scores
@@ -97,6 +92,9 @@ def videos(
     _check_plot(plot)
     files, references = find_videos(paths), find_videos(reference or [])
     if export != NO_EXPORT:
+        _check_export_only(
+            {"--reference": reference, "--flow": flow, "--plot": plot, "--output": output, "--json": as_json}
+        )
         _export(files, export[0], Path(export[1]))
         return
     measurements = measure_all(
@@ -267,6 +265,12 @@ def _cell(name: str) -> Any:
 def format_number(value: float | None) -> str:
     """Format a number for people."""
     return "-" if value is None else f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _check_export_only(others: Mapping[str, object]) -> None:
+    """Reject options that measure, which an export does not. Raises: UsageError."""
+    if flags := [name for name, value in others.items() if value]:
+        raise UsageError(f"--export cannot be combined with {flags[0]}: it does not measure", f"omit {flags[0]}")
 
 
 def _export(files: Sequence[Path], kind: str, folder: Path) -> None:

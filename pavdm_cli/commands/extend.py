@@ -9,10 +9,11 @@ import typer
 
 from pavdm_cli.commands import common, execution_options, options, output_options, timeline_options, torchrun
 from pavdm_cli.commands.flags import request_from_params
-from pavdm_cli.commands.length_options import parse_seconds
+from pavdm_cli.commands.length_options import FOREVER_HELP, LENGTH, TIMES
 from pavdm_cli.commands.option_sources import option_sources
 from pavdm_cli.commands.run import extend_video
 from pavdm_cli.generation.request import Extension
+from pavdm_cli.generation.timeline import parse_seconds
 
 Prompt = Annotated[
     str | None,
@@ -24,15 +25,17 @@ NewSeconds = Annotated[
         "--seconds",
         "-s",
         parser=parse_seconds,
-        metavar="SECONDS|forever",
-        help="Seconds to add, default 10, or 'forever' to run until Ctrl-C, which finishes the file.",
+        metavar=LENGTH,
+        help=f"Length to add, default 10: {TIMES}, {FOREVER_HELP}.",
         rich_help_panel=options.VIDEO_PANEL,
     ),
 ]
 NewFrames = Annotated[
     int | None,
     typer.Option(
-        help="Frames to add, at INPUT's frame rate, instead of --seconds.", rich_help_panel=options.VIDEO_PANEL
+        help="Frames to add, at INPUT's frame rate, instead of --seconds. After --seconds forever: the frame at which "
+        "to stop, as Ctrl-C would.",
+        rich_help_panel=options.VIDEO_PANEL,
     ),
 ]
 Start = Annotated[
@@ -117,7 +120,10 @@ def extend(
 
 def _inherit_settings(ctx: typer.Context, source: Path) -> None:
     """Fill in the options that are not set as INPUT was made, then check them. Raises: UsageError, ModelError."""
-    from pavdm_cli.generation.extend import inherit_settings
+    from pavdm_cli.generation.extend import find_inherited_model, inherit_settings
 
+    is_inherited = not ctx.params["model"]
     ctx.params.update(inherit_settings(ctx.params, source))
+    if is_inherited:
+        find_inherited_model(ctx.params["model"], source)
     common.check_model_options(ctx, ctx.params["model"])

@@ -29,7 +29,7 @@ def generate(
     blend: timeline_options.Blend = 0.0,
     loop: length_options.Loop = False,
     image: options.Image = None,
-    output: output_options.Out = None,
+    output: output_options.StreamOrFile = None,
     model: options.Model = "pocket",
     seed: options.Seed = None,
     count: options.Count = 1,

@@ -14,7 +14,7 @@ import typer
 from pavdm_cli.commands import output_options
 from pavdm_cli.commands.option_sources import is_on_command_line
 from pavdm_cli.commands.option_values import command_options
-from pavdm_cli.errors import InputError
+from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.generation.timeline import format_seconds
 from pavdm_cli.models import registry
 from pavdm_cli.runtime.printable import command_line, printable, quote
@@ -43,6 +43,8 @@ def info(
     from pavdm_cli.video import open_video, read_metadata
     from pavdm_cli.video.io.summary import describe_video, summary_rows
 
+    if config and as_json:
+        raise UsageError("--config and --json cannot be combined", "give one of them")
     video = open_video(file)
     metadata, errors = valid_fields(read_metadata(file) or {})
     if "prompt" not in metadata:

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
 import typer
 
 from pavdm_cli.commands.options import VIDEO_PANEL
-from pavdm_cli.errors import UsageError
+from pavdm_cli.generation.timeline import parse_seconds
 
-FOREVER_TEXT = "forever"
-
-
-def parse_seconds(text: str | float) -> float | str:
-    """Seconds of video, or "forever". Raises: UsageError."""
-    if text == FOREVER_TEXT:
-        return FOREVER_TEXT
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not math.isfinite(seconds):
-        raise UsageError(f"--seconds must be a number or {FOREVER_TEXT}, got {text!r}", "for example --seconds 60")
-    return seconds
-
+TIMES = "a number of seconds or a time such as 90s, 1:30 or 1m30s"
+FOREVER_HELP = "or 'forever' to run until Ctrl-C, which finishes the file"
+LENGTH = "TIME|forever"  # metavar
 
 Seconds = Annotated[
     float | None,
@@ -32,13 +19,19 @@ Seconds = Annotated[
         "--seconds",
         "-s",
         parser=parse_seconds,
-        metavar="SECONDS|forever",
-        help="Length in seconds, default 10, or 'forever' to run until Ctrl-C, which finishes the file.",
+        metavar=LENGTH,
+        help=f"Length, default 10: {TIMES}, {FOREVER_HELP}.",
         rich_help_panel=VIDEO_PANEL,
     ),
 ]
 FrameCount = Annotated[
-    int | None, typer.Option("--frames", help="Length in frames, instead of --seconds.", rich_help_panel=VIDEO_PANEL)
+    int | None,
+    typer.Option(
+        "--frames",
+        help="Length in frames, instead of --seconds. After --seconds forever: the frame at which to stop, as Ctrl-C "
+        "would.",
+        rich_help_panel=VIDEO_PANEL,
+    ),
 ]
 Loop = Annotated[
     bool,

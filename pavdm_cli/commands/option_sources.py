@@ -12,19 +12,16 @@ from typing import Any
 import typer
 
 from pavdm_cli import ui
-from pavdm_cli.commands.option_values import Option, command_options, option_key, suggest_name
+from pavdm_cli.commands.option_values import Option, command_options, option_key, suggest_option
 from pavdm_cli.errors import PavdmError, UsageError
 
 TOP_LEVEL_COMMANDS = ("generate", "extend", "batch")  # commands that top-level keys apply to
 ALTERNATIVES = (("seconds", "frames"), ("at", "timeline"))  # mutually exclusive; the source with higher precedence wins
 DISPLAY_OPTIONS = ("plan", "json", "quiet", "verbose")  # options that say what a command prints
+PREFIX = "PAVDM_"
 OTHER_VARIABLES = ("PAVDM_FFMPEG", "PAVDM_TRACEBACK", "PAVDM_BATCH_WORKER")
-PRECEDENCE = (
-    "DEFAULT",
-    "DEFAULT_MAP",
-    "ENVIRONMENT",
-    "COMMANDLINE",
-)  # Typer's parameter sources, lowest precedence first
+# Typer's parameter sources, lowest precedence first.
+PRECEDENCE = ("DEFAULT", "DEFAULT_MAP", "ENVIRONMENT", "COMMANDLINE")
 ORIGINS = "pavdm.origins"  # key of the context's `meta`: a ValueOrigin for every parameter that is set by a file
 
 
@@ -142,10 +139,11 @@ def error_with_source(message: str, parameter: Any, context: typer.Context) -> U
 
 def warn_unknown_variables(root: Any) -> None:
     """Warn about PAVDM_ variables that no command reads, such as misspelled ones."""
-    variables = [name for name in os.environ if name.startswith("PAVDM_") and os.environ[name]]
+    variables = [name for name in os.environ if name.startswith(PREFIX) and os.environ[name]]
     known_names = {*OTHER_VARIABLES, *_variables(root)} if variables else set()
     for name in sorted({*variables} - known_names):
-        word = suggest_name(name, known_names)
+        word = suggest_option(name.removeprefix(PREFIX), (known.removeprefix(PREFIX) for known in known_names))
+        word = word.replace("did you mean ", f"did you mean {PREFIX}")
         ui.note(f"{name} does not set any option of pavdm{f': {word}' if word else ''}")
 
 

@@ -12,6 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from typer.models import ParameterInfo
 
+from pavdm_cli.generation.option_names import nearest_option
+from pavdm_cli.generation.timeline import is_time
 from pavdm_cli.runtime.untrusted import FLAG, Kind, one_of, summarize
 
 MAX_TEXT = 100_000  # characters
@@ -28,6 +30,7 @@ class Option:
     minimum: float = -math.inf
     maximum: float = math.inf
     words: tuple[str, ...] = ()  # strings accepted instead of a number, such as "forever"
+    is_time: bool = False  # whether strings such as "1:30" are accepted instead of a number
 
     @property
     def name(self) -> str:
@@ -96,6 +99,12 @@ def suggest_name(word: object, names: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else ""
 
 
+def suggest_option(word: object, names: Iterable[str]) -> str:
+    """Like `suggest_name`, for the name of an option; also knows names that other programs use."""
+    name = nearest_option(word, names)
+    return f"did you mean {name}?" if name else ""
+
+
 def _option(parameter: Any, hint: Any) -> Option:
     value, info = split_annotation(hint)
     if get_origin(value) in (Union, types.UnionType):
@@ -103,13 +112,14 @@ def _option(parameter: Any, hint: Any) -> Option:
     is_list = get_origin(value) is list
     minimum, maximum = getattr(info, "min", None), getattr(info, "max", None)
     bounds = -math.inf if minimum is None else minimum, math.inf if maximum is None else maximum
-    words = tuple(re.findall(r"\|([a-z]+)", getattr(info, "metavar", None) or ""))  # as in SECONDS|forever
-    return Option(parameter, get_args(value)[0] if is_list else value, is_list, *bounds, words)
+    metavar = getattr(info, "metavar", None) or ""  # as in TIME|forever
+    words, is_time = tuple(re.findall(r"\|([a-z]+)", metavar)), value is float and metavar.startswith("TIME")
+    return Option(parameter, get_args(value)[0] if is_list else value, is_list, *bounds, words, is_time)
 
 
 def _number(option: Option) -> Kind:
     is_integer, minimum, maximum = option.type is int, option.minimum, option.maximum
-    description = "an integer" if is_integer else "a number"
+    description = "an integer" if is_integer else "a number or a time" if option.is_time else "a number"
     if minimum > -math.inf:
         description += f" from {minimum:g}" if maximum == math.inf else f" from {minimum:g} to {maximum:g}"
     description += "".join(f" or {word}" for word in option.words)
@@ -117,7 +127,8 @@ def _number(option: Option) -> Kind:
 
     def fits(value: Any) -> bool:
         fitting = type(value) in types_ and minimum <= value <= maximum and abs(value) < math.inf
-        return fitting or (type(value) is str and value in option.words)
+        is_text = type(value) is str and (value in option.words or (option.is_time and is_time(value)))
+        return fitting or is_text
 
     return Kind(description, fits)
 

@@ -11,6 +11,7 @@ import typer
 from pavdm_cli.commands.common import complete
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.request import SIZES
+from pavdm_cli.generation.timeline import parse_duration
 from pavdm_cli.models.registry import MODELS
 from pavdm_cli.sampling.schedule import METHODS, SOLVERS
 
@@ -77,7 +78,15 @@ Count = Annotated[
     ),
 ]
 BenchSeconds = Annotated[
-    float | None, typer.Option("--seconds", "-s", help="Length of the video.", rich_help_panel=VIDEO_PANEL)
+    float | None,
+    typer.Option(
+        "--seconds",
+        "-s",
+        parser=lambda text: parse_duration(text, "--seconds"),
+        metavar="TIME",
+        help="Length of the video: a number of seconds or a time such as 90s or 1:30.",
+        rich_help_panel=VIDEO_PANEL,
+    ),
 ]
 TimedSeed = Annotated[
     int | None, typer.Option(help="Random seed, for reproducible results.", rich_help_panel=VIDEO_PANEL)

@@ -9,12 +9,21 @@ import typer
 
 from pavdm_cli.commands.options import FILE_PANEL
 
+StreamOrFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="File (mp4, mkv, webm or gif) or folder, or - for standard output; default: named after the prompt.",
+        rich_help_panel=FILE_PANEL,
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option(
         "--output",
         "-o",
-        help="File (mp4, mkv, webm or gif) or folder; default: named after prompt or input. generate: - for stdout.",
+        help="File (mp4, mkv, webm or gif) or folder; default: named after the input.",
         rich_help_panel=FILE_PANEL,
     ),
 ]

@@ -104,7 +104,7 @@ def _regenerate(original: GeneratedVideo, request: Request, output: Output, as_j
     span = find_span(full_config, original, redo_options)
     config = torchrun.for_all_ranks(span_config(full_config, span))
     _print_span(original, span)
-    if changes_prompts(original, request) and not span.reaches_end:
+    if changes_prompts(original, full_config) and not span.reaches_end:
         ui.note("with a new prompt, the transition at the end of the span may be visible")
     for line in config.notes:
         ui.note(line)

@@ -14,6 +14,15 @@ from pavdm_cli.errors import PavdmError, UsageError
 
 PACKAGES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python-multipart": "python_multipart"}
 MIN_TOKEN = 16  # characters
+Threads = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=execution_options.MAX_THREADS,
+        help="CPU threads of videos whose requests do not set them; 0: one for each core but one.",
+        rich_help_panel=execution_options.RUN_PANEL,
+    ),
+]
 
 
 def serve(
@@ -35,6 +44,7 @@ def serve(
     ] = None,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open the page in a browser.")] = False,
     device: execution_options.Device = "auto",
+    threads: Threads = 0,
     max_queue: Annotated[int, typer.Option(min=1, max=100_000, help="Maximum number of queued videos.")] = 256,
     max_upload: Annotated[int, typer.Option(min=1, max=4096, metavar="MB", help="Largest upload.")] = 64,
 ) -> None:
@@ -53,7 +63,7 @@ def serve(
         raise UsageError(f"--token must have at least {MIN_TOKEN} characters", "leave it out for a random one")
     token = token or ("" if is_loopback(host) else new_token())
     names, limit = frozenset(allow_host or ()), max_upload << 20
-    server = ServeSettings(directory.absolute(), host, port, token, names, device, max_queue, limit)
+    server = ServeSettings(directory.absolute(), host, port, token, names, device, max_queue, limit, threads)
     listener = open_socket(server)
     address = f"http://{_name(host)}:{listener.getsockname()[1]}/"
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pavdm_cli.commands.options import VIDEO_PANEL, check_finite
+from pavdm_cli.commands.options import VIDEO_PANEL
+from pavdm_cli.generation.timeline import parse_duration
 
 At = Annotated[
     list[str] | None,
@@ -28,9 +29,9 @@ Timeline = Annotated[
 Blend = Annotated[
     float,
     typer.Option(
-        metavar="SECONDS",
-        callback=check_finite,
-        help="Seconds over which to blend from one prompt to the next; 0: switch immediately.",
+        parser=lambda text: parse_duration(text, "--blend"),
+        metavar="TIME",
+        help="Seconds, or a time such as 5s, over which to blend from one prompt to the next; 0: switch immediately.",
         rich_help_panel=VIDEO_PANEL,
     ),
 ]

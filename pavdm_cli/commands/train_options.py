@@ -103,8 +103,8 @@ Window = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Latents of a training window; 1: single latents. Default: the model's, 14 for pocket, where others "
-        "need --method base or rw.",
+        help="Latents of a training window; 1: single latents. Default: the model's. With pocket only for --method "
+        "base and rw; default: 14.",
     ),
 ]
 Shift = Annotated[

@@ -19,10 +19,15 @@ def check(request: Request) -> None:
     """Reject incompatible options, and prompts that the model cannot parse. Raises: UsageError."""
     check_sampling(request)
     is_new = request.extension is None  # the length of a continuation follows from the rate of its video
-    seconds = request.frame_count / request.spec.fps if is_new else None
+    seconds = timeline_seconds(request) if is_new else None
     check_timeline(bool(request.prompt.strip()) or not is_new, request.timeline, request.blend, seconds)
     if request.prompt or is_new:
         format_prompts(request)
+
+
+def timeline_seconds(request: Request) -> float | None:
+    """The length that prompt changes must be within; None for an endless video, also if it was stopped at a frame."""
+    return None if request.forever else request.frame_count / request.spec.fps
 
 
 def check_sampling(request: Request) -> None:

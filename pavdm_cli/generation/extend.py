@@ -18,6 +18,7 @@ from pavdm_cli.generation.metadata import first_lines, valid_fields
 from pavdm_cli.generation.prompt_ranges import prompt_ranges
 from pavdm_cli.generation.request import DEFAULT_SECONDS, ENDLESS_FRAMES, Extension, Request
 from pavdm_cli.models import registry
+from pavdm_cli.models.adapter import VideoModel
 from pavdm_cli.video import (
     SUFFIXES,
     ExtensionOptions,
@@ -76,21 +77,23 @@ def inherit_settings(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Option values for the continuation of a video, with what is not set taken from the video if pavdm made it.
 
     The default model is the one that made it; the same model works at the same size and frame rate, with the same LoRA.
-    Raises: ModelError.
+    The metadata are untrusted: nothing here opens what they name.
     """
     metadata, _ = stored_fields(path)
     metadata = metadata if "pavdm" in metadata else {}
     model = values.get("model") or metadata.get("model", registry.DEFAULT)
-    try:
-        registry.find(model)
-    except ModelError as error:
-        if values.get("model"):
-            raise
-        raise ModelError(f"{path} was made by {model}: {error.message}", "choose a model with --model") from None
     own = {name: metadata[name] for name in INHERITED if name in metadata and model == metadata.get("model")}
     if values.get("aspect"):
         own.pop("size", None)
     return {**values, **{name: value for name, value in own.items() if not values.get(name)}, "model": model}
+
+
+def find_inherited_model(name: str, path: Path) -> VideoModel:
+    """The model that made a video. Raises: ModelError, which names the video."""
+    try:
+        return registry.find(name)
+    except ModelError as error:
+        raise ModelError(f"{path} was made by {name}: {error.message}", "choose a model with --model") from None
 
 
 def open_source(request: Request) -> Source:

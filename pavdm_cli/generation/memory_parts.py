@@ -13,11 +13,7 @@ from pavdm_cli.models.sharding import sharded_bytes
 STAGES = ("encode text", "encode frames", "denoise", "decode")
 # Bytes while the prompt is encoded, conditioning frames are encoded, latents are denoised, and latents are decoded.
 Stages = tuple[int, int, int, int]
-LIBRARIES = {
-    "cuda": "CUDA context and libraries (estimate)",
-    "mps": "libraries (estimate)",
-    "cpu": "libraries (estimate)",
-}
+LIBRARIES = "libraries (estimate)"  # on a GPU with its context
 
 
 def device_parts(
@@ -63,7 +59,7 @@ def worker_bytes(parts: dict[str, Stages]) -> int:
         "text KV and modulation",
         "context KV cache",
         "activations of a step",
-        *LIBRARIES.values(),
+        LIBRARIES,
     }
     return sum(parts[name][STAGES.index("denoise")] for name in part_names if name in parts)
 

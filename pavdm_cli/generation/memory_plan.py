@@ -114,7 +114,7 @@ def estimate_plan(config: GenerationConfig) -> MemoryPlan:
     vae_inputs = (num_frames, config.schedule.context * _reencodes(config))
     vae_memory = _vae_memory(model_key(config), execution.vae_batch_size, execution.vae_tiling, vae_inputs)
     on_device = device_parts(model, sampling, vae_memory, execution, device)
-    on_device[LIBRARIES[device.type]] = (RESERVED[device.type],) * 4
+    on_device[LIBRARIES] = (RESERVED[device.type],) * 4
     if execution.processes > 1 and device == HOST:
         on_device["other processes"] = (worker_bytes(on_device) * (execution.processes - 1),) * 4
     on_host = host_parts(model, execution)

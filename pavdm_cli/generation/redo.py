@@ -121,11 +121,11 @@ def build_redo_request(original: GeneratedVideo, redo: RedoOptions, changes: Map
     return build_request({name: value for name, value in values.items() if name in known_names} | {"redo": redo})
 
 
-def changes_prompts(original: GeneratedVideo, request: Request) -> bool:
-    """Whether a request has other prompts than the video: its first one, or those of its timeline."""
+def changes_prompts(original: GeneratedVideo, config: GenerationConfig) -> bool:
+    """Whether a configuration has other prompts than the video: its first one, or those of its timeline."""
     metadata = original.metadata
-    prompt = metadata.get("caption") or metadata["prompt"]
-    return request.prompt != prompt or len(request.timeline) != len(metadata.get("timeline", []))
+    prompts = (metadata.get("caption") or metadata["prompt"], config.formatted_prompt.caption or config.prompt)
+    return len({*prompts}) > 1 or len(config.timeline) != len(metadata.get("timeline", []))
 
 
 def _change(change: Mapping[str, Any]) -> PromptChange:
@@ -226,6 +226,7 @@ def span_config(config: GenerationConfig, span: Span) -> GenerationConfig:
                 f"{option} cannot be conditioned on the frames after the span", "omit --to to redo up to the end"
             )
         following = len(schedule.latents(range(config.warmup + span.chunks.stop, config.warmup + span.chunks.stop + 1)))
+        first = first if span.chunks.start else 0  # a warm-up before the span sees what follows, too
         schedule = with_right_context(schedule, config.warmup + span.chunks.stop, following, first)
     frames = span.frames.stop if not span.reaches_end else config.frames
     return replace(config, schedule=schedule, frames=frames)

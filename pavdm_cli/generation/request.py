@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation.timeline import PromptChange, parse_timeline
+from pavdm_cli.generation.timeline import FOREVER, PromptChange, parse_seconds, parse_timeline
 from pavdm_cli.models.adapter import Options, VideoModel
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.registry import DEFAULT, find
@@ -136,7 +136,8 @@ class Request:
         check_name("--solver", self.solver or SOLVERS[0], SOLVERS)
         spec = self.spec
         if self.seconds is not None and self.frames is not None:
-            raise UsageError("--seconds and --frames cannot be combined", "give one of them")
+            hint = "give one of them; only --seconds forever takes --frames, at which it stops"
+            raise UsageError("--seconds and --frames cannot be combined", hint)
         if self.frame_count < 1 or (self.frame_count > MAX_SECONDS * spec.fps and not self.forever):
             length = f"--frames {self.frames}" if self.seconds is None else f"--seconds {self.seconds:g}"
             hint = f"for example --seconds {DEFAULT_SECONDS:g}"
@@ -200,8 +201,10 @@ def build_request(values: Mapping[str, Any]) -> Request:
     given_options = {key: values[key] for key in defaults if values.get(key) is not None}
     options = {key: value for key, value in given_options.items() if value != defaults[key]}
     request_values = {name: value for name, value in values.items() if name in field_names(Request)}
-    if request_values.get("seconds") == "forever":
-        request_values |= {"seconds": None, "forever": True}
+    if isinstance(seconds := request_values.get("seconds"), str):
+        request_values |= (
+            {"seconds": None, "forever": True} if seconds == FOREVER else {"seconds": parse_seconds(seconds)}
+        )
     request_values |= {
         "lora": tuple(request_values.get("lora") or ()),
         "timeline": parse_timeline(values.get("at"), values.get("timeline")),
@@ -248,15 +251,18 @@ def apply_aspect(size: tuple[int, int], aspect: str) -> tuple[int, int]:
     return 8 * round(height * side / 8), 8 * round(width * side / 8)
 
 
-def frame_size(size: str | None, aspect: str, spec: ModelSpec) -> tuple[int, int] | None:
-    """Resolve --size and --aspect to (height, width).
+def frame_size(size: str | None, aspect: str, spec: ModelSpec, scale: int = 1) -> tuple[int, int] | None:
+    """Resolve --size and --aspect to (height, width) of the model's frames.
 
-    --aspect alone means 240p, and named sizes snap to the nearest supported one.
+    --aspect alone means 240p, and named sizes snap to the nearest supported one. scale: how much smaller they are.
 
     Raises: UsageError.
     """
     if not (size or aspect):
         return None
-    frame_shape = parse_size(size or "240p", aspect)
+    height, width = parse_size(size or "240p", aspect)
     is_named = aspect or (size or "").lower() in SIZES
+    if not is_named and (height % scale or width % scale):
+        raise UsageError(f"--size {size} is not a multiple of --scale {scale}", "choose another size, or omit --scale")
+    frame_shape = height // scale, width // scale
     return spec.nearest_size(frame_shape) if is_named and spec.size_multiple else frame_shape

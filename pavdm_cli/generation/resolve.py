@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from pavdm_cli.errors import UsageError
@@ -16,11 +17,12 @@ from pavdm_cli.generation.checks import (
     resolve_counts,
     resolve_guidance,
     resolve_warmup,
+    timeline_seconds,
     unit_reason,
 )
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.implied_changes import with_implied_changes
-from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.request import ENDLESS_FRAMES, Request
 from pavdm_cli.generation.seamless_loop import make_loop
 from pavdm_cli.generation.timeline import check_reachable, check_timeline
 from pavdm_cli.models.adapter import Prompt
@@ -37,9 +39,9 @@ def resolve(request: Request) -> GenerationConfig:
     """Resolve everything that needs no weights, so that invalid values fail early. Raises: UsageError, DeviceError."""
     check_sampling(request)
     spec, schedule = request.spec, build_schedule(request)
-    seconds = request.frame_count / spec.fps
+    seconds = timeline_seconds(request)
     check_timeline(bool(request.prompt), request.timeline, request.blend if request.timeline else 0.0, seconds)
-    request, changes = with_implied_changes(request, seconds)
+    request, changes = with_implied_changes(request, inf if seconds is None else seconds)
     check_timeline(bool(request.prompt), request.timeline, request.blend, seconds)
     execution = resolve_execution(request)
     prompts = format_prompts(request) if request.prompt or not request.extension else (Prompt(""),)
@@ -75,7 +77,8 @@ def resolve(request: Request) -> GenerationConfig:
         notes=(*_prompt_notes(request, prompts), *changes, *_notes(request, schedule, execution)),
         auto_switches=frozenset(name for name in PLANNED_SWITCHES if getattr(request.execution, name) in ("auto", 0)),
     )
-    check_reachable(config.timeline, range(config.warmup, config.total_chunks), config.chunk_start)
+    planned = replace(config, frames=ENDLESS_FRAMES) if request.forever else config
+    check_reachable(config.timeline, range(config.warmup, planned.total_chunks), config.chunk_start)
     return make_loop(config) if request.loop else config
 
 

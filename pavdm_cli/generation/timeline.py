@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -15,9 +17,14 @@ from pavdm_cli.errors import InputError, UsageError
 from pavdm_cli.runtime.untrusted import InvalidError, Kind, list_of, mismatches, number, parse_json, read_text, string
 from pavdm_cli.runtime.validation import check_text
 
-TIME = r"(?:(?:[0-9]+:)?[0-9]{1,2}:)?[0-9]+(?:\.[0-9]+)?s?"  # 20, 20s, 1:20, 1:02:03.5
+NUMBER = r"[0-9]+(?:\.[0-9]+)?"
+CLOCK = rf"(?:(?:[0-9]+:)?[0-9]{{1,2}}:)?{NUMBER}s?"  # 20, 20s, 1:20, 1:02:03.5
+UNITS = rf"(?=[0-9])(?:{NUMBER}h)?(?:{NUMBER}m)?(?:{NUMBER}s)?"  # 2m, 1h30m, 1m30s
+TIME = rf"(?:{CLOCK}|{UNITS})"
+UNIT_SECONDS = {"h": 3600, "m": 60, "s": 1}
 ENTRY = rf"({TIME})\s*:\s+(.*)"
-TIME_FORMATS = "20s, 20.5, 1:20 or 1:02:03"
+TIME_FORMATS = "20s, 20.5, 2m, 1m30s, 1:20 or 1:02:03"
+FOREVER = "forever"
 HINT = 'for example --at 20s "a blue kite at night"'
 MAX_CHANGES = 1000
 MAX_BLEND = 3600  # seconds
@@ -66,11 +73,14 @@ def format_seconds(seconds: float) -> str:
 
 
 def parse_time(text: str | float) -> float:
-    """Seconds of a number, or of a string like 20s, 20.5, 1:20 or 1:02:03. Raises: UsageError."""
+    """Seconds of a number, or of a string like 20s, 20.5, 2m, 1m30s, 1:20 or 1:02:03. Raises: UsageError."""
     if isinstance(text, (int, float)) and not isinstance(text, bool):
         text = f"{text}"
     if not isinstance(text, str) or not re.fullmatch(TIME, text.strip()):
         raise UsageError(f"{text!r} is not a valid time", f"write {TIME_FORMATS}")
+    if re.fullmatch(UNITS, text.strip()):
+        parts = re.findall(rf"({NUMBER})([hms])", text)
+        return float(sum(Fraction(count) * UNIT_SECONDS[unit] for count, unit in parts))
     *larger, last = text.strip().removesuffix("s").split(":")
     if larger and (float(last) >= 60 or any(int(part) >= 60 for part in larger[1:])):
         raise UsageError(f"{text!r} is not a valid time: minutes and seconds must be below 60", f"write {TIME_FORMATS}")
@@ -78,6 +88,30 @@ def parse_time(text: str | float) -> float:
     for power, part in enumerate(reversed(larger), 1):
         seconds += int(part) * 60**power
     return float(seconds)
+
+
+def is_time(text: str) -> bool:
+    """Whether `parse_time` accepts a string."""
+    try:
+        parse_time(text)
+    except UsageError:
+        return False
+    return True
+
+
+def parse_seconds(text: str | float) -> float | str:
+    """A length: "forever", a number of seconds, or a string like 90s, 1:30 or 1m30s. Raises: UsageError."""
+    return FOREVER if text == FOREVER else parse_duration(text, "--seconds", f" or {FOREVER}")
+
+
+def parse_duration(text: str | float, flag: str, others: str = "") -> float:
+    """Seconds of a number, also one like 1e3, or of a time. Raises: UsageError, which names the flag."""
+    with suppress(ValueError):
+        if math.isfinite(seconds := float(text)):
+            return seconds
+    with suppress(UsageError):
+        return parse_time(text)
+    raise UsageError(f"{flag} must be a time{others}, got {text!r}", f"for example {flag} 60, 90s, 1:30 or 1m30s")
 
 
 def is_change(text: str) -> bool:

@@ -6,19 +6,29 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from math import inf
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from pavdm_cli.generation.checkpoint import Checkpoint
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.decode import RenderedChunk, RenderState
 from pavdm_cli.generation.device_errors import report_device_errors
 from pavdm_cli.generation.extend import Source
-from pavdm_cli.generation.pipeline import choose_graph_capturer, make_levels, render_chunks, render_from
+from pavdm_cli.generation.pipeline import (
+    choose_graph_capturer,
+    make_levels,
+    render_chunks,
+    render_from,
+    sample_all_chunks,
+)
 from pavdm_cli.generation.prompt_ranges import prompt_ranges, redone_ranges
 from pavdm_cli.generation.provenance import collect_metadata
-from pavdm_cli.generation.redo import GeneratedVideo, RedoTask, Span
+from pavdm_cli.generation.redo import GeneratedVideo, RedoTask, Span, changes_prompts
 from pavdm_cli.generation.request import Extension, Output
 from pavdm_cli.generation.span_context import LatentsReader, SpanContext, find_stored_latents, span_context
 from pavdm_cli.generation.stored_request import resolved_request
@@ -115,16 +125,43 @@ def _span_chunks(run: Run, task: RedoTask, store: LatentsReader | None) -> Itera
     context = span_context(config, model, task, store)
     if store is None and (context.before.shape[1] or context.after is not None):
         run.recovery.notes.append(ENCODED_NOTE)
-    if not span.chunks.start and not task.original.starts_from_frames:
-        noise = seeded_noise(config.seed, model.noise_shape())
-        start = empty_state(noise, make_levels(config).sigmas.to(model.device))
-        after = None if context.after is None else context.after.to(start.window)
-        on_warmup = partial(run.control.on_warmup, int(config.frames_per_chunk))
-        yield from render_chunks(
-            config, model, replace(start, right_context=after), run.graphs, run.recovery, on_warmup=on_warmup
-        )
-    else:
-        yield from render_from(config, model, state_before_span(config, model, span, context), run.graphs, run.recovery)
+    if not span.chunks.start and continues_warmup(config, task):
+        context = replace(context, before=sample_original_warmup(run, task.original))
+    elif not span.chunks.start and not task.original.starts_from_frames:
+        yield from _chunks_from_noise(run, context)
+        return
+    yield from render_from(config, model, state_before_span(config, model, span, context), run.graphs, run.recovery)
+
+
+def continues_warmup(config: GenerationConfig, task: RedoTask) -> bool:
+    """Whether a span from the start continues the warm-up of the original instead of one of its own.
+
+    Another warm-up would begin another scene, which cannot become that of the frames after the span.
+    """
+    has_warmup = config.warmup and not task.original.starts_from_frames
+    return bool(has_warmup) and not task.span.reaches_end and not changes_prompts(task.original, config)
+
+
+def sample_original_warmup(run: Run, original: GeneratedVideo) -> Tensor:
+    """The latents before the first frame of a video, which its file does not hold: sampled again with its seed."""
+    config = run.config
+    schedule = replace(config.schedule, right_context=0, right_context_from=None, loop=range(0))
+    config = replace(config, schedule=schedule, seed=original.metadata["seed"], frames=original.metadata["frames"])
+    chunks = []
+    for chunk in islice(sample_all_chunks(config, run.model, None, run.graphs, run.recovery), config.warmup):
+        chunks.append(chunk.latents)
+        run.control.on_warmup(int(config.frames_per_chunk))
+    return torch.cat(chunks, dim=1)
+
+
+def _chunks_from_noise(run: Run, context: SpanContext) -> Iterator[RenderedChunk]:
+    config, model = run.config, run.model
+    noise = seeded_noise(config.seed, model.noise_shape())
+    start = empty_state(noise, make_levels(config).sigmas.to(model.device))
+    after = None if context.after is None else context.after.to(start.window)
+    on_warmup = partial(run.control.on_warmup, int(config.frames_per_chunk))
+    start = replace(start, right_context=after)
+    yield from render_chunks(config, model, start, run.graphs, run.recovery, on_warmup=on_warmup)
 
 
 def state_before_span(config: GenerationConfig, model: ModelRunner, span: Span, context: SpanContext) -> RenderState:

@@ -145,8 +145,8 @@ class ModelSpec:
         """Refuse a size (height, width) that the model does not support. Raises: UsageError."""
         height, width = self.size
         own, typed, grid = f"{width}x{height}", f"{size[1]}x{size[0]}", self.size_multiple
-        if not grid and size not in (known := self.sizes or (self.size,)):
-            sizes = " or ".join(f"{width}x{height}" for height, width in known)
+        if not grid and size not in (supported := self.sizes or (self.size,)):
+            sizes = " or ".join(f"{width}x{height}" for height, width in supported)
             raise UsageError(f"{self.name} supports {sizes}, got {typed}", f"use --size {own}")
         if grid and size != (fits := self.nearest_size(size)):
             sides = f"sides of {8 * grid} to {self.max_side} pixels in multiples of {grid}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pavdm_cli.models.registry import DEFAULT
@@ -9,6 +10,7 @@ from pavdm_cli.models.registry import DEFAULT
 VIDEO_ID = "video_0123456789abcdef01234567"
 PROMPT = "a red balloon drifting over green hills at sunset"
 NIGHT = "a red balloon at night"
+NIGHT_CAPTION = "a red balloon drifting over green hills at night"
 CREATE: dict[str, Any] = {
     "prompt": PROMPT,
     "seconds": 8,
@@ -31,17 +33,22 @@ VIDEO: dict[str, Any] = {
     "error": None,
     "model": DEFAULT,
     "prompt": PROMPT,
+    "caption": PROMPT,
+    "notes": [
+        f'at 4s: the prompt leaves out motion and place; filled in from the video and the seed: "{NIGHT_CAPTION}"'
+    ],
     "seconds": "8",
     "size": "384x256",
+    "scale": 2,
     "remixed_from_video_id": None,
     "kind": "generate",
     "source_video_id": None,
     "seed": 7,
-    "rate": 8.0,
+    "fps": 8.0,
     "frames": 24,
     "total_frames": 64,
-    "fps": 11.2,
-    "timeline": [{"at": 4.0, "prompt": NIGHT}],
+    "render_fps": 11.2,
+    "timeline": [{"at": 4.0, "prompt": NIGHT, "caption": NIGHT_CAPTION}],
     "live": False,
     "media_type": "video/mp4",
     "playable": True,
@@ -55,6 +62,6 @@ ERROR: dict[str, Any] = {
     }
 }
 EVENTS: list[dict[str, Any]] = [
-    {"event": "progress", "data": '{"frames": 24, "chunk": 6, "fps": 11.2, "total": 64, "rate": 8.0}'},
-    {"event": "prompt", "data": '{"at": 4.0, "prompt": "a red balloon at night"}'},
+    {"event": "progress", "data": '{"frames": 24, "chunk": 6, "render_fps": 11.2, "total": 64, "fps": 8.0}'},
+    {"event": "prompt", "data": json.dumps({"at": 4.0, "prompt": NIGHT, "caption": NIGHT_CAPTION, "notes": []})},
 ]

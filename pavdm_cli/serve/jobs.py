@@ -12,19 +12,18 @@ from pavdm_cli.errors import InputError, OutputError, UsageError
 from pavdm_cli.generation import extend as continuation
 from pavdm_cli.generation import image_start, redo, stored_request
 from pavdm_cli.generation.checks import check
+from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import Extension, Output, RedoOptions, Request, build_request, frame_size
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.generation.timeline import parse_time
 from pavdm_cli.hub.weights_dir import require_weights
 from pavdm_cli.models import registry
 from pavdm_cli.models.registry import MODELS
-from pavdm_cli.models.spec import ModelSpec
-from pavdm_cli.runtime.threads import available_cores, share_cores
 from pavdm_cli.serve.live import available_codecs
 from pavdm_cli.serve.schemas import CreateVideo, ExtendVideo, RedoVideo, Sampling
 from pavdm_cli.serve.settings import ServeSettings
 from pavdm_cli.serve.store import VideoRecord, new_video_id, now
-from pavdm_cli.video import check_extension, open_video, read_image
+from pavdm_cli.video import VideoInfo, check_extension, open_video, read_image
 from pavdm_cli.video.audio.copy import suffix_for_audio
 from pavdm_cli.video.write.extend import ExtensionOptions
 
@@ -34,37 +33,42 @@ EXTENSION_CRF = 16
 
 def create_job(body: CreateVideo, settings: ServeSettings, image: Path | None = None) -> VideoRecord:
     """A new video, which may begin with an uploaded image. Raises: PavdmError."""
-    values = _values(body, settings) | {"image": image, "scale": body.scale, "scale_filter": body.scale_filter}
+    values = _values(body, settings) | {"image": image} | _sizes(body)
     request = build_request(values)
     check(request)
     config = resolve(request)
-    if image:
-        image_start.notes(config, read_image(image))
+    notes = [*(image_start.notes(config, read_image(image)) if image else ()), *_notes(config)]
     require_weights(config.spec, True, config.video_model.published_spec)
     total = 0 if request.endless else config.frames
-    return _record("generate", request, total=total, suffix=_suffixes()[0], live=body.live)
+    record = _record("generate", request, total=total, suffix=_suffixes()[0], live=body.live)
+    return replace(record, notes=json.dumps(notes))
 
 
 def extend_job(body: ExtendVideo, settings: ServeSettings, source: Path) -> VideoRecord:
     """The continuation of a video of this server or of an uploaded one. Raises: PavdmError."""
     extension = Extension(source, body.start, body.only_new, body.audio)
-    inherited = continuation.inherit_settings(body.model_dump(exclude_none=True), source)
-    body = body.model_copy(update={name: inherited.get(name) for name in ("model", "size", "fps")})
-    values = _values(body, settings) | {"extension": extension}
+    own = {"model": body.model, "size": body.model_size, "fps": body.model_fps, "aspect": body.aspect}
+    inherited = continuation.inherit_settings(own, source)
+    values = _values(body.model_copy(update={"model": inherited["model"]}), settings)
+    size = frame_size(inherited["size"], body.aspect, registry.find(values["model"]).spec)
+    values |= {"extension": extension, "size": size, "fps": inherited["fps"]}
     if "crf" not in body.model_fields_set:
         values["crf"] = EXTENSION_CRF
     request = build_request(values)
     check(request)
     video_source = continuation.open_source(request)
-    request, _ = continuation.with_prompt(request, video_source)
+    _check_shape(body, video_source.video)
+    request, notes = continuation.with_prompt(request, video_source)
     check(request)
     suffix = suffix_for_audio(video_source.video, body.audio, _suffixes())
     check_extension(video_source.video, Path(f"name{suffix}"), ExtensionOptions(body.audio, body.only_new))
     config = resolve(replace(request, seconds=None, frames=video_source.frames_to_generate(request.spec.fps)))
     require_weights(config.spec, bool(request.prompt), config.video_model.published_spec)
+    notes += continuation.shape_notes(config, video_source) + continuation.start_notes(config, video_source)
     request = replace(request, seconds=None, frames=None if request.forever else video_source.frames)
     total = 0 if video_source.endless else video_source.copied + video_source.frames
-    return _record("extend", request, total=total, suffix=suffix, live=body.live)
+    record = _record("extend", request, total=total, suffix=suffix, live=body.live)
+    return replace(record, **_shape(video_source.video), notes=json.dumps([*notes, *_notes(config)]))
 
 
 def redo_job(body: RedoVideo, settings: ServeSettings, source: Path, kind: str = "redo") -> VideoRecord:
@@ -81,7 +85,14 @@ def redo_job(body: RedoVideo, settings: ServeSettings, source: Path, kind: str =
     config = redo.original_config(original, request)
     splice = redo.find_span(config, original, span)
     redo.span_config(config, splice)
-    return _record(kind, request, total=splice.splice.end - splice.splice.first, suffix=source.suffix)
+    record = _record(kind, request, total=splice.splice.end - splice.splice.first, suffix=source.suffix)
+    return replace(record, **_shape(original.video), notes=json.dumps(_notes(config)))
+
+
+def _notes(config: GenerationConfig) -> list[str]:
+    """Notes on a video without those on its prompts, which may change."""
+    prompt_notes = {note for prompt in config.prompts for note in prompt.notes}
+    return [note for note in config.notes if note not in prompt_notes]
 
 
 def _first_generated(original: redo.GeneratedVideo) -> float:
@@ -110,12 +121,10 @@ def _values(body: Sampling, settings: ServeSettings) -> dict[str, Any]:
         raise UsageError(f"there is no model {model[:40]!r}", f"use one of {', '.join(MODELS)}")
     values = body.model_dump(exclude={"timeline", "model_options", "live"}, exclude_none=True)
     values |= {"model": model} | _model_options(body, model)
-    spec = registry.find(model).spec
     values["seconds"] = _seconds(values.get("seconds"))
-    values["size"] = _size(body.size, body.aspect, spec)
     values["at"] = [(change.at, change.prompt) for change in body.timeline]
     values["seed"] = _seed(body.seed)
-    threads = min(body.threads, available_cores()) or share_cores(1)
+    threads = settings.resolve_threads(body.threads)
     return values | {"device": settings.device, "threads": threads, "prompt": " ".join(values["prompt"].split())}
 
 
@@ -134,10 +143,38 @@ def _seconds(value: float | str | None) -> float | str | None:
     return parse_time(value)
 
 
-def _size(size: str | None, aspect: str, spec: ModelSpec) -> tuple[int, int] | None:
-    """Height and width of the model; the size of its upscaled file stands for its own."""
+def _sizes(body: CreateVideo) -> dict[str, Any]:
+    """Height and width of the model's frames, and the upscaling, for the file's size. Raises: UsageError."""
+    spec, scale = registry.find(body.model or registry.DEFAULT).spec, body.scale
     height, width = (side * spec.scale for side in spec.size)
-    return None if size == f"{width}x{height}" else frame_size(size, aspect, spec)
+    is_default = body.size == f"{width}x{height}" and not body.aspect
+    if scale is None and (is_default or not (body.size or body.aspect)):
+        return {"size": None, "scale": None}
+    scale = 1 if scale is None else scale
+    size = frame_size(body.size, body.aspect, spec, max(1, scale))
+    if size:
+        try:
+            spec.check_size(size)
+        except UsageError as error:
+            times = f"the file's size is {scale} times that of the model's frames: " if scale > 1 else ""
+            raise UsageError(f"{times}{error.message}", error.hint) from None
+    return {"size": size, "scale": scale}
+
+
+def _shape(video: VideoInfo) -> dict[str, Any]:
+    """Size and frame rate of a file that has those of another video."""
+    return {"size": f"{video.width}x{video.height}", "fps": float(video.rate)}
+
+
+def _check_shape(body: ExtendVideo, video: VideoInfo) -> None:
+    """A continuation has the size and frame rate of its video. Raises: UsageError."""
+    shape = _shape(video)
+    if body.size not in (None, shape["size"]):
+        hint = "omit size; model_size is that of the model's frames"
+        raise UsageError(f"the continuation has the size of its video, {shape['size']}, got {body.size}", hint)
+    if body.fps is not None and abs(body.fps - shape["fps"]) > 0.01:
+        hint = "omit fps; model_fps is that of the model's frames"
+        raise UsageError(f"the continuation has its video's {shape['fps']:g} frames/s, got {body.fps:g}", hint)
 
 
 def _seed(seed: int | None) -> int:

@@ -13,6 +13,11 @@ MAX_PROMPT = 20_000  # characters
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Size = Annotated[str | None, Field(max_length=20)]
+FILE_SIZE = (
+    "Of the file: WIDTHxHEIGHT, or a name such as 480p. The model's frames are `scale` times smaller; without `scale`, "
+    "they are of this size, unless it is the model's default."
+)
 
 
 class Strict(BaseModel):
@@ -69,8 +74,6 @@ class Sampling(Strict):
     solver: str | None = Field(None, max_length=20)
     reencode: bool | None = None
     edit_ratio: Number = 0.0
-    size: str | None = Field(None, max_length=20, examples=["96x64"])
-    fps: Number | None = None
     aspect: str = Field("", max_length=20)
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -98,7 +101,9 @@ class CreateVideo(Sampling):
     seconds: Number | str | None = Field(None, examples=["8", "forever"])
     loop: bool = False
     warmup: int | None = None
-    scale: int | None = None
+    size: Size = Field(None, description=FILE_SIZE, examples=["384x256"])
+    fps: Number | None = None
+    scale: int | None = Field(None, description="How much larger the file's frames are than the model's.")
     scale_filter: Literal["lanczos", "nearest"] = "lanczos"
 
 
@@ -111,6 +116,10 @@ class ExtendVideo(Sampling):
     seconds: Number | str | None = Field(None, examples=["8"])
     start: Literal["clip", "noised"] = "clip"
     audio: Literal["keep", "silence", "drop"] = "keep"
+    size: Size = Field(None, description="Only that of the video, which the continuation keeps.")
+    fps: Number | None = Field(None, description="Only that of the video, which the continuation keeps.")
+    model_size: Size = Field(None, description="Of the model's frames. Default: that of the video's.")
+    model_fps: Number | None = Field(None, description="Of the model's frames. Default: that of the video's.")
     only_new: bool = False
 
 
@@ -137,6 +146,7 @@ class Change(BaseModel):
 
     at: float
     prompt: str
+    caption: str = ""
 
 
 class Video(BaseModel):
@@ -155,16 +165,19 @@ class Video(BaseModel):
     error: VideoError | None = None
     model: str
     prompt: str
+    caption: str = Field(description="the prompt as the model gets it, with what is filled in")
+    notes: list[str] = Field(description="words that the model does not know, what is filled in, and the like")
     seconds: str
-    size: str
+    size: str = Field(description="of the file, as in requests")
+    scale: int | None = Field(None, description="how much larger the file's frames are than the model's")
     remixed_from_video_id: str | None = None
     kind: str
     source_video_id: str | None = None
     seed: int
-    rate: float = Field(description="frames per second of playback")
+    fps: float = Field(description="frames per second of playback")
     frames: int
     total_frames: int = Field(description="0: until it is stopped")
-    fps: float = Field(description="frames that are rendered per second")
+    render_fps: float = Field(description="frames that are rendered per second")
     timeline: list[Change]
     live: bool
     media_type: str = Field(description="of the file")
@@ -216,8 +229,8 @@ class ModelObject(BaseModel):
     created: int = 0
     owned_by: str = "pavdm"
     description: str
-    size: str
-    rate: float
+    size: str = Field(description="of files by default")
+    fps: float
     examples: list[str] = Field(description="prompts")
     help: list[dict[str, Any]]
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path as FilePath
 from typing import Annotated, BinaryIO, Literal
 
 from fastapi import Depends, Path, Request
 from starlette.exceptions import HTTPException
 
-from pavdm_cli.errors import OutputError
+from pavdm_cli.errors import OutputError, UsageError
+from pavdm_cli.generation import stored_request
+from pavdm_cli.generation.checks import format_prompts
 from pavdm_cli.generation.request import build_request
-from pavdm_cli.runtime.threads import share_cores
+from pavdm_cli.models.adapter import Prompt
 from pavdm_cli.serve import examples
 from pavdm_cli.serve.schemas import Change, Video, VideoError
 from pavdm_cli.serve.session import Hub
@@ -30,6 +35,15 @@ STATUS: dict[State, Literal["queued", "in_progress", "completed", "failed"]] = {
 }
 
 
+@lru_cache(maxsize=1000)
+def _prompts(request_json: str) -> tuple[Prompt, ...]:
+    """The prompts of a stored request as its model gets them; none if they have none, or it knows them no longer."""
+    request = stored_request.from_json(json.loads(request_json), FilePath())
+    with suppress(UsageError):
+        return format_prompts(request) if request.prompt else ()
+    return ()
+
+
 class Service:
     """A server without its routes. Raises: OutputError if the folder cannot be used."""
 
@@ -38,7 +52,7 @@ class Service:
         self.transcodes = threading.Semaphore(MAX_TRANSCODES)
         self._lock = _lock_folder(settings)
         self.store = Store(settings.folder)
-        values = {"prompt": "a red ball", "device": settings.device, "threads": share_cores(1)}
+        values = {"prompt": "a red ball", "device": settings.device, "threads": settings.resolve_threads()}
         request = build_request(values) if preload else None
         self.worker = Worker(settings, self.store, self.hub, request)
 
@@ -65,7 +79,10 @@ class Service:
         """A video as clients see it."""
         request, session = request_of(record, self.settings), self.hub.find(record.id)
         spec = request.spec
-        height, width = (side * request.output.resolve_scale(spec) for side in spec.size)
+        prompts = _prompts(record.request)
+        captions = [each.caption or each.text for each in prompts] or [""] * (1 + len(request.timeline))
+        scale, fps = request.output.resolve_scale(spec), record.fps or spec.fps
+        height, width = (side * scale for side in spec.size)
         percent = 100 if record.state == "completed" else 99 * record.frames // record.total if record.total else 0
         return Video(
             id=record.id,
@@ -77,17 +94,23 @@ class Service:
             error=VideoError(code="render_failed", message=record.error) if record.error else None,
             model=spec.name,
             prompt=request.prompt,
-            seconds=f"{record.total / spec.fps:g}" if record.total else "forever",
-            size=f"{width}x{height}",
+            caption=captions[0],
+            notes=[*json.loads(record.notes), *(note for each in prompts for note in each.notes)],
+            seconds=f"{record.total / fps:g}" if record.total else "forever",
+            size=record.size or f"{width}x{height}",
+            scale=None if record.size else scale,
             remixed_from_video_id=record.source_id or None if record.kind == "remix" else None,
             kind=record.kind,
             source_video_id=record.source_id or None,
             seed=request.seed,
-            rate=spec.fps,
+            fps=fps,
             frames=record.frames,
             total_frames=record.total,
-            fps=round(session.fps, 2) if session and record.state == "rendering" else 0.0,
-            timeline=[Change(at=change.at, prompt=change.prompt) for change in request.timeline],
+            render_fps=round(session.render_fps, 2) if session and record.state == "rendering" else 0.0,
+            timeline=[
+                Change(at=change.at, prompt=change.prompt, caption=caption)
+                for change, caption in zip(request.timeline, captions[1:], strict=True)
+            ],
             live=record.live,
             media_type=MEDIA_TYPES[FilePath(record.file).suffix],
             playable=_has_frames(_growing_file(record, self.settings)),

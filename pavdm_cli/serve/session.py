@@ -28,7 +28,7 @@ class Session:
         self._closed = False
         self._times: deque[tuple[float, int]] = deque(maxlen=SPEED_WINDOW)
         self._chunks = 0  # since the server began
-        self.fps = 0.0  # frames that are rendered per second
+        self.render_fps = 0.0  # frames that are rendered per second
 
     def stream(self, codec: Codec, request: Request) -> LiveStream:
         """The live stream of a codec, which begins with the next chunk if nobody has asked for it before."""
@@ -62,11 +62,11 @@ class Session:
         self._chunks += 1
         elapsed = now - self._times[0][0]
         if elapsed > 0:
-            self.fps = sum(count for _, count in list(self._times)[1:]) / elapsed
+            self.render_fps = sum(count for _, count in list(self._times)[1:]) / elapsed
 
     def progress(self, frames: int) -> dict[str, Any]:
         """Frames and chunks so far, and the speed."""
-        return {"frames": frames, "chunk": self._chunks, "fps": round(self.fps, 2)}
+        return {"frames": frames, "chunk": self._chunks, "render_fps": round(self.render_fps, 2)}
 
     def restart_clock(self) -> None:
         """Forget the speed: the render has paused."""

@@ -7,6 +7,8 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+from pavdm_cli.runtime.threads import available_cores, share_cores
+
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 MEDIA_TYPES = {".mp4": "video/mp4", ".mkv": "video/x-matroska", ".webm": "video/webm"}  # of videos
 
@@ -23,6 +25,11 @@ class ServeSettings:
     device: str = "auto"
     max_queue: int = 256  # videos that wait
     max_upload: int = 64 << 20  # bytes of a request with a file
+    threads: int = 0  # of a video whose request does not set them; 0: all cores but one
+
+    def resolve_threads(self, threads: int = 0) -> int:
+        """CPU threads of a video; `threads`: of its request."""
+        return min(threads or self.threads, available_cores()) or share_cores(1)
 
     def path(self, file: str) -> Path:
         """The path of a video."""

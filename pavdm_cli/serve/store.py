@@ -35,6 +35,9 @@ class VideoRecord:
     new_prompt: str = ""  # that takes effect at the next shift
     source_id: str = ""  # of the video that this one continues or changes
     upload: str = ""  # name of the uploaded file that it needs
+    size: str = ""  # WIDTHxHEIGHT of the file, where it has that of another video
+    fps: float = 0.0  # of the file, where it has that of another video
+    notes: str = "[]"  # JSON list of notes, without those on its prompts
     live: bool = False  # rendered no faster than it plays
 
 
@@ -54,6 +57,7 @@ class Store:
         self._connection = sqlite3.connect(folder / DATABASE, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.executescript(TABLE)
+        self._add_columns()
 
     def add(self, record: VideoRecord) -> None:
         """Store a new video."""
@@ -103,6 +107,13 @@ class Store:
         """Close the database."""
         with self._lock:
             self._connection.close()
+
+    def _add_columns(self) -> None:
+        """Add the columns that a database of an earlier version lacks."""
+        with self._transaction() as connection:
+            present = {row[1] for row in connection.execute("PRAGMA table_info(videos)")}
+            for field in (field for field in fields(VideoRecord) if field.name not in present):
+                connection.execute(f"ALTER TABLE videos ADD COLUMN {field.name} DEFAULT {field.default!r}")
 
     def _select(self, clauses: str, values: tuple[Any, ...] = ()) -> list[VideoRecord]:
         with self._transaction() as connection:

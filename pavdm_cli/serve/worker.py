@@ -11,6 +11,7 @@ from typing import Any
 from pavdm_cli.batch.render import ModelCache, render
 from pavdm_cli.errors import PavdmError
 from pavdm_cli.generation import stored_request
+from pavdm_cli.generation.checks import format_prompts
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.resolve import resolve
@@ -129,7 +130,9 @@ class Worker:
             return request
         try:
             request, at = steer(request, record.new_prompt, self.models)
-            session.publish("prompt", at=at, prompt=record.new_prompt)
+            prompt = format_prompts(request)[[0.0, *(change.at for change in request.timeline)].index(at)]
+            caption = prompt.caption or prompt.text
+            session.publish("prompt", at=at, prompt=record.new_prompt, caption=caption, notes=prompt.notes)
         except PavdmError as error:
             session.publish("prompt_rejected", prompt=record.new_prompt, message=error.message)
         request_json = json.dumps(stored_request.to_json(request))
@@ -152,7 +155,7 @@ class Worker:
         def on_chunk(chunk: RenderedChunk) -> None:
             session.push(chunk)
             num_rendered = chunk.state.frames if chunk.state else len(chunk.frames)
-            session.publish("progress", **session.progress(num_rendered), total=record.total, rate=fps)
+            session.publish("progress", **session.progress(num_rendered), total=record.total, fps=fps)
             if record.live:
                 pacing.hold(num_rendered / fps)
 
@@ -175,7 +178,8 @@ class Worker:
                 self.store.update(video_id, state="failed", error=error, completed_at=now(), **no_changes)
             elif result and result.is_complete:
                 final_values = {"frames": result.frames, "total": result.frames, "completed_at": now()}
-                self.store.update(video_id, state="completed", **no_changes, **final_values)
+                notes = json.dumps([*json.loads(record.notes), *result.notes])
+                self.store.update(video_id, state="completed", notes=notes, **no_changes, **final_values)
             elif record.pending_action == "pause":
                 self.store.update(video_id, state="paused", pending_action="")
         self._announce(video_id, session)

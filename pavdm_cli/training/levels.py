@@ -54,7 +54,8 @@ class WindowStage:
 class StageProbabilities:
     """How often a window is ramping up from nothing, ramping up from a clip, or ramping down; otherwise it is full.
 
-    Ramp-up is frequent because the start determines the whole video. rejoining: ramping down towards a clean chunk.
+    Ramp-up is frequent because the start determines the whole video. rejoining: leading up to a clean chunk, ramping down
+    or, in a short span, with chunks that have not started.
     """
 
     ramp_up: float = 0.27
@@ -69,7 +70,7 @@ class StageProbabilities:
 
 
 DEFAULT_STAGES = StageProbabilities()
-POCKET_STAGES = StageProbabilities(ramp_up=0.37, ramp_up_from_clip=0.05, ramp_down=0.08, rejoining=0.05)
+POCKET_STAGES = StageProbabilities(ramp_up=0.37, ramp_up_from_clip=0.05, ramp_down=0.08, rejoining=0.14)
 
 
 def sample_window_stage(diagonal: Diagonal, rng: random.Random, stages: StageProbabilities) -> WindowStage:
@@ -82,16 +83,19 @@ def sample_window_stage(diagonal: Diagonal, rng: random.Random, stages: StagePro
         count = rng.randint(1, diagonal.chunks)
         return WindowStage(diagonal.chunks - count, count, stage, has_context=kind > ramp_up_end)
     rejoins = kind >= ramp_up_end + stages.ramp_up_from_clip + stages.ramp_down
-    return WindowStage(0, rng.randint(1, max(1, diagonal.chunks - 1)), stage, has_context=True, rejoins=rejoins)
+    first = rng.choice((0, rng.randrange(diagonal.chunks))) if rejoins else 0
+    return WindowStage(first, rng.randint(1, max(1, diagonal.chunks - 1)), stage, has_context=True, rejoins=rejoins)
 
 
 def progressive_timesteps(diagonal: Diagonal, window: WindowStage, offsets: Tensor) -> Tensor:
     """Timesteps (B, chunks * C) of a window's noisy latents, plus one offset per sample (paper 3.5).
 
-    offsets: (B,), from a standard normal.
+    Chunks beyond the diagonal have not started: they are pure noise. offsets: (B,), from a standard normal.
     """
     start = window.first_chunk * diagonal.chunk
-    timesteps = diagonal.timesteps(window.stage).to(offsets)[start : start + window.chunks * diagonal.chunk]
+    diagonal_timesteps = diagonal.timesteps(window.stage).to(offsets)
+    timesteps = torch.cat([diagonal_timesteps, torch.full_like(diagonal_timesteps, NOISE_TIMESTEP)])
+    timesteps = timesteps[start : start + window.chunks * diagonal.chunk]
     spacing = NOISE_TIMESTEP / diagonal.steps
     return (timesteps + OFFSET_STD * spacing * offsets[:, None]).clamp(0, MAX_NOISY_TIMESTEP)
 

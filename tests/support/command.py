@@ -15,6 +15,10 @@ import pytest
 
 from pavdm_cli import app
 
+# A short video of pocket. Its size is given, since another process would take the model's default.
+QUICK = ("--size", "96x64", "--fps", "8", "--steps", "6", "--warmup", "0", "--scale", "1")
+QUICK += ("--threads", "1", "--device", "cpu")
+
 
 class CommandResult(NamedTuple):
     """Exit code, standard output and standard error of a command."""

@@ -10,27 +10,11 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pavdm_cli.generation import write
-from support.command import CommandResult, pavdm
+from support.command import QUICK, CommandResult, pavdm
 
 URL = "memory://bucket/videos"
 OBJECTS = "/bucket/videos"
 PROMPT = "a red ball over green hills at noon"
-QUICK = (
-    "--size",
-    "96x64",
-    "--fps",
-    "8",
-    "--steps",
-    "6",
-    "--warmup",
-    "0",
-    "--scale",
-    "1",
-    "--threads",
-    "1",
-    "--device",
-    "cpu",
-)
 PARTS = "0001-a-red-ball-over-green-hills-at-noon-0.partial.mp4"
 NAME = "0001-a-red-ball-over-green-hills-at-noon-0.mp4"
 FRAMES = 34  # 9 chunks, two segments

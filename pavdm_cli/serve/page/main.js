@@ -2,7 +2,7 @@
 
 import { api, videoPath } from "./api.js";
 import { Player } from "./player.js";
-import { seconds, showExamples, showGallery, showTimeline, showVocabulary } from "./views.js";
+import { seconds, showExamples, showGallery, showNotes, showTimeline, showVocabulary } from "./views.js";
 
 const $ = (id) => document.getElementById(id);
 const player = new Player($("video"));
@@ -18,8 +18,8 @@ let listed = PAGE; // videos of the list that are shown
 
 const say = (text) => { $("message").textContent = text; };
 const isActive = () => current && ["queued", "rendering", "paused"].includes(current.state);
-const rendered = () => (progress ? progress.frames / progress.rate : current.frames / current.rate);
-const length = () => Math.max(rendered(), current.total_frames / current.rate, 1);
+const rendered = () => (progress ? progress.frames / progress.fps : current.frames / current.fps);
+const length = () => Math.max(rendered(), current.total_frames / current.fps, 1);
 const sleep = (duration) => new Promise((resolve) => setTimeout(resolve, duration));
 
 async function attempt(action) {
@@ -41,13 +41,14 @@ function update() {
   $("timeline").hidden = !current;
   $("prompt").required = !$("file").files.length;
   $("clear").hidden = !$("file").files.length;
+  showNotes($("caption"), $("notes"), current, $("video").currentTime);
   if (!current) return ($("stats").textContent = "");
   for (const id of ["extend", "redo", "from", "to"]) $(id).disabled = current.state !== "completed";
   $("download").hidden = !current.playable;
   $("download").href = videoPath(current.id, current.state === "completed" ? "/content" : "/partial");
   showTimeline($("prompts"), current, length(), (at) => player.seek(at));
   $("position").style.left = `${Math.min(100, (100 * $("video").currentTime) / length())}%`;
-  const speed = progress && current.state === "rendering" ? [`${progress.fps.toFixed(1)} frames/s`] : [];
+  const speed = progress && current.state === "rendering" ? [`${progress.render_fps.toFixed(1)} frames/s`] : [];
   const chunk = progress ? [`chunk ${progress.chunk}`] : [];
   $("stats").textContent = [current.state, seconds(rendered()), ...chunk, ...speed, `buffer ${player.ahead.toFixed(1)} s`].join(" · ");
 }

@@ -48,7 +48,7 @@ export class Player {
     for (const codec of CODECS) {
       const response = await this.fetch(videoPath(video.id, `/stream?codec=${codec}`), [501]);
       if (response.redirected) return this.playFile({ ...video, state: "completed" }, play);
-      if (response.ok) return this.load(response, { play, start: video.frames / video.rate - EDGE });
+      if (response.ok) return this.load(response, { play, start: video.frames / video.fps - EDGE });
     }
     const unplayable = Source ? "this browser plays neither H.264 nor VP9" : MISSING;
     const lacking = CODECS.length ? "the server encodes no codec that this browser plays" : unplayable;

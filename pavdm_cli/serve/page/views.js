@@ -46,10 +46,10 @@ function showEntry(button, video) {
   button.dataset.playable = String(video.playable);
   const [prompt, facts] = button.querySelectorAll("span");
   setText(prompt, [video.prompt || "its own prompt", ...video.timeline.map((change) => change.prompt)].join(" → "));
-  const total = video.total_frames && video.state !== "completed" ? ` of ${seconds(video.total_frames / video.rate)}` : "";
+  const total = video.total_frames && video.state !== "completed" ? ` of ${seconds(video.total_frames / video.fps)}` : "";
   setText(facts, [
     video.state,
-    `${seconds(video.frames / video.rate)}${total}`,
+    `${seconds(video.frames / video.fps)}${total}`,
     video.kind === "generate" ? "" : video.kind,
     video.size.replace("x", "×"),
     video.model,
@@ -60,6 +60,17 @@ function showEntry(button, video) {
 }
 
 const setText = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+
+// What the model was given at a time of the video, where it is not the prompt itself, and the notes.
+export function showNotes(line, list, video, time) {
+  const prompts = video ? [video, ...video.timeline.filter(({ at }) => at <= time)] : [];
+  const { prompt, caption } = prompts.at(-1) ?? {};
+  setText(line, caption && caption !== prompt ? `The model makes: ${caption}` : "");
+  const notes = video?.notes ?? [];
+  while (list.children.length > notes.length) list.lastChild.remove();
+  while (list.children.length < notes.length) list.append(element("li"));
+  notes.forEach((note, index) => setText(list.children[index], note));
+}
 
 export function showTimeline(list, video, length, onSeek) {
   const prompts = [{ at: 0, prompt: video.prompt }, ...video.timeline];

@@ -40,14 +40,14 @@ def _is_ready(model: VideoModel) -> bool:
 
 def _describe(model: VideoModel) -> ModelObject:
     spec = model.spec
-    height, width = spec.size
+    height, width = (side * spec.scale for side in spec.size)
     tables, _ = model.prompt_help()
     text = [{"title": title, "head": list(head), "rows": [list(row) for row in rows]} for title, head, rows in tables]
     return ModelObject(
         id=spec.name,
         description=spec.description,
         size=f"{width}x{height}",
-        rate=spec.fps,
+        fps=spec.fps,
         examples=[*spec.example_prompts],
         help=text,
     )
