@@ -19,6 +19,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.models.opensora.config import timestep_shift
 from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig
 from pavdm_cli.sampling.noise import shifted_sigmas
+from pavdm_cli.sampling.right_context import with_right_context
 from pavdm_cli.sampling.schedule import pa
 from pavdm_cli.training.levels import (
     DEFAULT_STAGES,
@@ -194,11 +195,25 @@ def test_window_stages_have_the_configured_probabilities(stages):
 
 def test_pocket_has_more_ramp_up_and_rejoining_windows():
     assert 0.35 <= POCKET_STAGES.ramp_up <= 0.40
-    assert POCKET_STAGES.rejoining == 0.05
+    assert POCKET_STAGES.rejoining == 0.14
     assert DEFAULT_STAGES.rejoining == 0
     rejoining = [w for w in draws(Diagonal(24, 6, 2), stages=POCKET_STAGES) if w.rejoins]
     assert {window.chunks for window in rejoining} == {1, 2, 3, 4, 5}  # the clean chunk takes the place of one
-    assert all(window.first_chunk == 0 and window.has_context for window in rejoining)
+    assert all(window.has_context for window in rejoining)
+    assert {window.first_chunk for window in rejoining} == {0, 1, 2, 3, 4, 5}
+    assert sum(window.first_chunk == 0 for window in rejoining) > len(rejoining) / 2
+
+
+def test_chunks_that_have_not_started_are_pure_noise():
+    """As in sampling a span of four chunks that leads up to a clean one: see `Schedule.levels`."""
+    diagonal = Diagonal(12, 6, 2)
+    schedule = with_right_context(pa(12, 12, 2), 4, 2)
+    for now in range(2 * 6):
+        active = schedule.active_chunks(now, 0, 4)
+        window = WindowStage(5 - now // 2, 4, now % 2, has_context=True, rejoins=True)
+        timesteps = progressive_timesteps(diagonal, window, torch.zeros(1))[0]
+        noisy = torch.tensor(schedule.levels(active, now)[:-2]).clamp(max=12) * 1000 / 12
+        torch.testing.assert_close(timesteps[: len(noisy)], noisy.clamp(max=999.0))
 
 
 def test_stages_and_lengths_are_uniform():

@@ -54,8 +54,8 @@ class WindowStage:
 class StageProbabilities:
     """How often a window is ramping up from nothing, ramping up from a clip, or ramping down; otherwise it is full.
 
-    Ramp-up is frequent because the start determines the whole video. rejoining: leading up to a clean chunk, ramping down
-    or, in a short span, with chunks that have not started.
+    Ramp-up is frequent because the start determines the whole video. rejoining: leading up to a clean chunk, either
+    ramping down or, as in a short span, with chunks that have not started.
     """
 
     ramp_up: float = 0.27
