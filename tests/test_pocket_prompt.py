@@ -10,7 +10,8 @@ import pytest
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.pocket_world.captions import caption
-from pavdm_cli.pocket_world.parse import KINDS, base_forms, parse
+from pavdm_cli.pocket_world.mentions import KINDS
+from pavdm_cli.pocket_world.parse import base_forms, parse
 from pavdm_cli.pocket_world.prompt import HINT, format_prompt, vocabulary
 from pavdm_cli.pocket_world.synonyms import SYNONYMS
 from pavdm_cli.pocket_world.vocabulary import LENGTH, ON_WATER, PHRASES, split, tokens

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from test_pocket_prompt import notes
 
-from pavdm_cli.pocket_world.prompt import format_prompt
+from pavdm_cli.pocket_world.parse import parse
+from pavdm_cli.pocket_world.prompt import format_prompt, suggestions
 
 
 def test_a_misspelled_word_is_corrected_where_nothing_else_of_its_kind_is_named() -> None:
@@ -18,3 +20,30 @@ def test_a_misspelled_word_is_corrected_where_nothing_else_of_its_kind_is_named(
 def test_a_named_object_sails_whatever_it_is() -> None:
     assert all("kite" in format_prompt("a kite sailing at dusk", seed).text for seed in range(8))
     assert all("boat" in format_prompt("sailing at dusk", seed).text for seed in range(8))
+
+
+EVERYDAY = ["slow", "slowly", "motion", "fast", "snowy", "snow", "cinematic", "light", "big", "wind", "mood", "castle"]
+
+
+@pytest.mark.parametrize("word", EVERYDAY)
+def test_an_everyday_word_is_no_slip(word: str) -> None:
+    assert suggestions([word]) == {}
+    assert "did you mean" not in notes(f"a red ball, {word}")
+
+
+def test_a_suggested_word_means_something_by_itself() -> None:
+    slips = "baot boaat kits hils mountians desrt moonlihgt snwo floatign balllon suset crimsn"
+    found = suggestions(slips.split())
+    assert {"baot", "hils", "mountians", "moonlihgt", "suset"} <= found.keys()
+    assert all(parse(word).slots for word in found.values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a red ball under a purple sky", "a red kite in the orange sky", "purple sky over the sea, a red ball",
+     "the sky is purple and a ball is red", "a red ball at a golden sunset", "a red ball under a dark blue night sky"],
+)  # fmt: skip
+def test_a_colour_of_the_sky_is_called_that(text: str) -> None:
+    assert "pocket shows the sky in the colours of its time of day (left out: " in notes(text)
+    assert "ground" not in notes(text)
+    assert format_prompt(text, 0).text.startswith("a red ")

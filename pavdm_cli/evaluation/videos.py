@@ -18,7 +18,8 @@ from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.pixels import from_bytes, to_bytes
 from pavdm_cli.pocket_world.captions import caption
-from pavdm_cli.pocket_world.parse import KINDS, parse
+from pavdm_cli.pocket_world.mentions import KINDS
+from pavdm_cli.pocket_world.parse import parse
 from pavdm_cli.pocket_world.render import canvas, render
 from pavdm_cli.pocket_world.world import Scene, sample_scene
 

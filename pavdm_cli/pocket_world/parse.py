@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
+from pavdm_cli.pocket_world.colours import nearest_colour, sort_colours, split_colours, split_sky_colours
+from pavdm_cli.pocket_world.mentions import ARTICLES, BREAKS, KINDS, NAMES, REACH, Mention
 from pavdm_cli.pocket_world.synonyms import (
     CAMERA,
     CAMERA_FILLER,
@@ -16,31 +18,11 @@ from pavdm_cli.pocket_world.synonyms import (
     LOOKING,
     NEAREST_COLOURS,
     NEGATIONS,
-    PREPOSITIONS,
     SYNONYMS,
 )
 from pavdm_cli.pocket_world.vocabulary import CAMERA_PHRASES, ON_WATER, PHRASES, shorten
 
-ARTICLES = frozenset(("a", "an", "the", "any"))
-BREAKS = frozenset(",.;:!?()")  # boundaries of clauses
-REACH = 6  # maximum words from "camera" to its direction, or from a colour to its noun
 MAX_WORDS = 200  # of a prompt
-NAMES = {"object": "object", "colour": "colour", "motion": "motion", "terrain": "place", "time of day": "time of day"}
-NAMES |= {"camera": "camera movement"}
-KINDS = tuple(NAMES)  # in the order of a caption
-NOUNS = ("object", "terrain", "time of day")  # that a colour can belong to
-
-
-@dataclass(frozen=True, slots=True)
-class Mention:
-    """One thing that a prompt mentions: tokens `start` to `end`, their meaning, and the phrase of captions for it."""
-
-    kind: str
-    meaning: str
-    phrase: str
-    typed: str
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +49,7 @@ def parse(text: str) -> Parsed:
     left = [word for index, word in enumerate(tokens) if index not in used]
     negated = find_negated(tokens, mentions)
     slots, refused = choose_mentions(tokens, [mention for mention in mentions if mention not in negated])
-    refused += _several(tokens, slots) + _nearest_colour(slots)
+    refused += _several(tokens, slots) + nearest_colour(slots)
     unused = dict.fromkeys(word for word in left if word not in FILLER | BREAKS | COUNTS | NEGATIONS)
     ruled_out = tuple(mention for mention, place in negated.items() if place not in of_camera)
     return Parsed(slots, tuple(dict.fromkeys(refused)), tuple(unused), ruled_out)
@@ -188,9 +170,11 @@ def choose_mentions(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple
     for kind in KINDS:
         named = [mention for mention in mentions if mention.kind == kind]
         if kind == "colour":
-            own, foreign = split_colours(tokens, mentions, slots.get("object"))
+            own, of_sky = split_sky_colours(tokens, mentions)
+            own, foreign = split_colours(tokens, own, slots.get("object"))
             named, of_ground = sort_colours(tokens, own, slots.get("object"))
             refused += [f"the ground in its own colours{_left_out(of_ground)}"] if of_ground else []
+            refused += [f"the sky in the colours of its time of day{_left_out(of_sky)}"] if of_sky else []
             refused += [f"no colour but the {slots['object'].typed}'s{_left_out(foreign)}"] if foreign else []
         if kind in ("motion", "terrain") and slots.get("object") and slots["object"].meaning == "boat":
             possible = ON_WATER if kind == "motion" else ("sea",)
@@ -203,62 +187,6 @@ def choose_mentions(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple
             other = [mention for mention in named if mention.meaning != named[0].meaning]
             refused += [f"one {NAMES[kind]}: {named[0].typed}{_left_out(other)}"] if other else []
     return slots, refused
-
-
-def split_colours(
-    tokens: Sequence[str], mentions: Sequence[Mention], subject: Mention | None
-) -> tuple[list[Mention], list[Mention]]:
-    """All mentions but colours of unknown things next to a known object, as in "under white clouds"; and those."""
-    covered = {index for one in mentions for index in range(one.start, one.end)}
-    foreign = []
-    for one in (one for one in mentions if one.kind == "colour" and subject):
-        word = tokens[one.end] if one.end < len(tokens) and one.end not in covered else ","
-        is_unknown = word not in FILLER | BREAKS | COUNTS | NEGATIONS | {*CAMERA}
-        nouns = [noun for noun in mentions if noun.kind in NOUNS and noun.start >= one.end]
-        if (
-            is_unknown
-            and _begins_phrase(tokens, one.start)
-            and not any(_reaches(tokens, one.end, noun.start) for noun in nouns)
-        ):
-            foreign.append(one)
-    return [one for one in mentions if one not in foreign], foreign
-
-
-def _begins_phrase(tokens: Sequence[str], place: int) -> bool:
-    """Whether a noun phrase can begin at a token: after a preposition, a break or nothing, articles ignored."""
-    before = [word for word in tokens[:place] if word not in ARTICLES | COUNTS][-1:]
-    return not before or before[0] in PREPOSITIONS | BREAKS | {"with", "and", "behind", "beneath", "between", "through"}
-
-
-def sort_colours(
-    tokens: Sequence[str], mentions: Sequence[Mention], subject: Mention | None
-) -> tuple[list[Mention], list[Mention]]:
-    """Colours that can belong to the object, likeliest first, and those of the ground; others are dropped."""
-    ranked, of_ground, noun = list[tuple[int, int, Mention]](), list[Mention](), None
-    for mention in sorted(mentions, key=lambda mention: -mention.start):
-        if mention.kind in NOUNS:
-            noun = mention
-        if mention.kind != "colour":
-            continue
-        owner = noun if noun and _reaches(tokens, mention.end, noun.start) else None
-        if owner is None or (subject and owner.kind == "object" and owner.meaning == subject.meaning):
-            ranked.append((1 if owner is None else 0, mention.start, mention))
-        elif owner.kind != "object" and _after_preposition(tokens, mention.start):
-            of_ground.append(mention)
-        elif owner.kind != "object":
-            ranked.append((2, mention.start, mention))
-    return [mention for _, _, mention in sorted(ranked, key=lambda row: row[:2])], of_ground[::-1]
-
-
-def _reaches(tokens: Sequence[str], end: int, noun: int) -> bool:
-    """Whether an adjective that ends before one token can belong to the noun at another."""
-    return noun - end <= REACH and not BREAKS.union(PREPOSITIONS).intersection(tokens[end:noun])
-
-
-def _after_preposition(tokens: Sequence[str], place: int) -> bool:
-    """Whether a token follows a preposition, ignoring articles."""
-    before = [word for word in tokens[max(0, place - 2) : place] if word not in ("a", "an", "the")]
-    return bool(before) and before[-1] in PREPOSITIONS
 
 
 def _direction_after(tokens: Sequence[str], place: int) -> int | None:
@@ -282,13 +210,6 @@ def _several(tokens: Sequence[str], slots: dict[str, Mention]) -> list[str]:
     mention = slots["object"]
     plural = mention.typed.endswith("s") and tuple(mention.typed.split()) not in known_phrases()
     return [f"one {mention.meaning}, not several"] if plural or COUNTS.intersection(tokens) else []
-
-
-def _nearest_colour(slots: dict[str, Mention]) -> list[str]:
-    """A message if a prompt asks for a colour that pocket does not have."""
-    colour = slots.get("colour")
-    lacking = colour and colour.typed in NEAREST_COLOURS.get(colour.phrase, "").split(", ")
-    return [f"{colour.phrase}, the colour nearest to {colour.typed}"] if colour and lacking else []
 
 
 def _left_out(mentions: Sequence[Mention]) -> str:

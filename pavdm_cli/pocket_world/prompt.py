@@ -12,8 +12,9 @@ from functools import cache
 from itertools import takewhile
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.pocket_world.parse import KINDS, MAX_WORDS, NAMES, Mention, Parsed, known_phrases, parse, tokenize
-from pavdm_cli.pocket_world.synonyms import FILLER, NEAREST_COLOURS, SYNONYMS
+from pavdm_cli.pocket_world.mentions import KINDS, NAMES, Mention
+from pavdm_cli.pocket_world.parse import MAX_WORDS, Parsed, known_phrases, parse, tokenize
+from pavdm_cli.pocket_world.synonyms import EVERYDAY, FILLER, NEAREST_COLOURS, SYNONYMS
 from pavdm_cli.pocket_world.vocabulary import (
     COLOURS,
     MOTIONS,
@@ -185,8 +186,8 @@ def caption_note(parsed: Parsed, text: str, caption: str, origin: str) -> list[s
 
 
 def suggestions(unknown: Sequence[str]) -> dict[str, str]:
-    """The nearest known word for each of the first unknown ones, if there is one."""
-    known = sorted(single_words())
+    """The nearest word with a meaning of its own for each of the first unknown ones, if there is one."""
+    known = sorted(words[0] for words in known_phrases() if len(words) == 1)
     near = {word: _nearest(word, known) for word in unknown[:NAMED]}
     return {word: close for word, close in near.items() if close}
 
@@ -198,9 +199,11 @@ def single_words() -> frozenset[str]:
 
 
 def _nearest(word: str, known: Sequence[str]) -> str:
-    """The nearest known word with the same first letter, which most typing errors keep."""
+    """The nearest known word with the same first letter, which most typing errors keep; none for everyday words."""
+    if word in EVERYDAY:
+        return ""
     cutoff = 0.85 if len(word) < 4 else 0.75 if len(word) < 6 else 0.8
-    candidates = [other for other in known if other[0] == word[0] and (len(word) >= 6 or _is_one_edit(word, other))]
+    candidates = [other for other in known if other[0] == word[0] and (len(word) >= 7 or _is_one_edit(word, other))]
     close = get_close_matches(word, candidates, 1, cutoff)
     return close[0] if close else ""
 

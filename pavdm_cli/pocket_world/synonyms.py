@@ -89,6 +89,14 @@ FILLER = frozenset(
         *("picture", "image", "animation", "view", "shot"),
     )
 )
+# English words that differ from a known one by a letter, and are no slips for it.
+EVERYDAY = frozenset(
+    (
+        *("bald", "bell", "bill", "bolt", "boot", "bull", "call", "castle", "good", "greet", "guide", "hall", "hell"),
+        *("kit", "looped", "mood", "movie", "part", "past", "pod", "read", "rise", "sad", "seal", "seat", "side"),
+        *("site", "spring", "while", "wind", "write", "painting"),
+    )
+)
 NEGATIONS = frozenset(("no", "not", "without", "never", "neither", "nor"))
 COUNTS = frozenset(("two", "three", "four", "five", "many", "several", "both", "2", "3", "4", "5"))
 LOOKING = frozenset(("i", "we", "you", "they", "can", "could", "to", "us", "me"))  # "we see" is no slip for "sea"

@@ -1,0 +1,90 @@
+"""Which thing of a prompt a colour belongs to: the object, the ground, the sky or something unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pavdm_cli.pocket_world.mentions import ARTICLES, BREAKS, NOUNS, REACH, Mention
+from pavdm_cli.pocket_world.synonyms import CAMERA, COUNTS, FILLER, NEAREST_COLOURS, NEGATIONS, PREPOSITIONS
+
+SKY = ("sky", "skies")
+
+
+def split_colours(
+    tokens: Sequence[str], mentions: Sequence[Mention], subject: Mention | None
+) -> tuple[list[Mention], list[Mention]]:
+    """All mentions but colours of unknown things next to a known object, as in "under white clouds"; and those."""
+    covered = {index for one in mentions for index in range(one.start, one.end)}
+    foreign = []
+    for one in (one for one in mentions if one.kind == "colour" and subject):
+        word = tokens[one.end] if one.end < len(tokens) and one.end not in covered else ","
+        is_unknown = word not in FILLER | BREAKS | COUNTS | NEGATIONS | {*CAMERA}
+        nouns = [noun for noun in mentions if noun.kind in NOUNS and noun.start >= one.end]
+        if (
+            is_unknown
+            and _begins_phrase(tokens, one.start)
+            and not any(_reaches(tokens, one.end, noun.start) for noun in nouns)
+        ):
+            foreign.append(one)
+    return [one for one in mentions if one not in foreign], foreign
+
+
+def _begins_phrase(tokens: Sequence[str], place: int) -> bool:
+    """Whether a noun phrase can begin at a token: after a preposition, a break or nothing, articles ignored."""
+    before = [word for word in tokens[:place] if word not in ARTICLES | COUNTS][-1:]
+    return not before or before[0] in PREPOSITIONS | BREAKS | {"with", "and", "behind", "beneath", "between", "through"}
+
+
+def split_sky_colours(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple[list[Mention], list[Mention]]:
+    """All mentions but colours of the sky, as in "under a purple sky" and "at a red sunset"; and those."""
+    of_sky = [one for one in mentions if one.kind == "colour" and _is_of_sky(tokens, mentions, one)]
+    return [one for one in mentions if one not in of_sky], of_sky
+
+
+def _is_of_sky(tokens: Sequence[str], mentions: Sequence[Mention], colour: Mention) -> bool:
+    """Whether a colour stands before or after the word "sky", or before a time of day that follows a preposition."""
+    if tuple(tokens[max(0, colour.start - 2) : colour.start]) in (("sky", "is"), ("skies", "are")):
+        return True
+    nouns = {noun.start: noun.kind for noun in mentions if noun.kind in NOUNS and noun.start >= colour.end}
+    nouns |= {i: "sky" for i in range(colour.end, len(tokens)) if tokens[i] in SKY and i not in nouns}
+    place = min(nouns, default=len(tokens) + REACH)
+    is_time = nouns.get(place) == "time of day" and _after_preposition(tokens, colour.start)
+    return (nouns.get(place) == "sky" or is_time) and _reaches(tokens, colour.end, place)
+
+
+def sort_colours(
+    tokens: Sequence[str], mentions: Sequence[Mention], subject: Mention | None
+) -> tuple[list[Mention], list[Mention]]:
+    """Colours that can belong to the object, likeliest first, and those of the ground; others are dropped."""
+    ranked, of_ground, noun = list[tuple[int, int, Mention]](), list[Mention](), None
+    for mention in sorted(mentions, key=lambda mention: -mention.start):
+        if mention.kind in NOUNS:
+            noun = mention
+        if mention.kind != "colour":
+            continue
+        owner = noun if noun and _reaches(tokens, mention.end, noun.start) else None
+        if owner is None or (subject and owner.kind == "object" and owner.meaning == subject.meaning):
+            ranked.append((1 if owner is None else 0, mention.start, mention))
+        elif owner.kind != "object" and _after_preposition(tokens, mention.start):
+            of_ground.append(mention)
+        elif owner.kind != "object":
+            ranked.append((2, mention.start, mention))
+    return [mention for _, _, mention in sorted(ranked, key=lambda row: row[:2])], of_ground[::-1]
+
+
+def _reaches(tokens: Sequence[str], end: int, noun: int) -> bool:
+    """Whether an adjective that ends before one token can belong to the noun at another."""
+    return noun - end <= REACH and not BREAKS.union(PREPOSITIONS).intersection(tokens[end:noun])
+
+
+def _after_preposition(tokens: Sequence[str], place: int) -> bool:
+    """Whether a token follows a preposition, ignoring articles."""
+    before = [word for word in tokens[max(0, place - 2) : place] if word not in ("a", "an", "the")]
+    return bool(before) and before[-1] in PREPOSITIONS
+
+
+def nearest_colour(slots: dict[str, Mention]) -> list[str]:
+    """A message if a prompt asks for a colour that pocket does not have."""
+    colour = slots.get("colour")
+    lacking = colour and colour.typed in NEAREST_COLOURS.get(colour.phrase, "").split(", ")
+    return [f"{colour.phrase}, the colour nearest to {colour.typed}"] if colour and lacking else []
