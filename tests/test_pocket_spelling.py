@@ -43,7 +43,7 @@ def test_a_suggested_word_means_something_by_itself() -> None:
     ["a red ball under a purple sky", "a red kite in the orange sky", "purple sky over the sea, a red ball",
      "the sky is purple and a ball is red", "a red ball at a golden sunset", "a red ball under a dark blue night sky"],
 )  # fmt: skip
-def test_a_colour_of_the_sky_is_called_that(text: str) -> None:
-    assert "pocket shows the sky in the colours of its time of day (left out: " in notes(text)
+def test_a_color_of_the_sky_is_called_that(text: str) -> None:
+    assert "pocket shows the sky in the colors of its time of day (left out: " in notes(text)
     assert "ground" not in notes(text)
     assert format_prompt(text, 0).text.startswith("a red ")

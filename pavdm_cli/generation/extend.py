@@ -211,7 +211,7 @@ def suffix_notes(request: Request, source: Source, path: Path) -> list[str]:
 
 
 def shape_notes(config: GenerationConfig, source: Source) -> list[str]:
-    """A note if the model's frames have another aspect ratio than the video's: both are cropped around the centre."""
+    """A note if the model's frames have another aspect ratio than the video's: both are cropped around the center."""
     spec, video = config.spec, source.video
     height, width = spec.size
     shape = Fraction(video.width, video.height) * video.sample_aspect_ratio / Fraction(width, height)
@@ -221,7 +221,7 @@ def shape_notes(config: GenerationConfig, source: Source) -> list[str]:
     is_fixed = any(option.flag == "--aspect" for option in spec.ignored)
     hint = "" if is_fixed else "; choose a --size or --aspect that matches its aspect ratio"
     return [
-        f"{spec.name} makes frames of {width}x{height} and sees only the centre of this {video.width}x{video.height} "
+        f"{spec.name} makes frames of {width}x{height} and sees only the center of this {video.width}x{video.height} "
         f"video: the new frames show it {float(enlargement):.1f} times as large{hint}"
     ]
 

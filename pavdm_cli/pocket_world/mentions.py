@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 ARTICLES = frozenset(("a", "an", "the", "any"))
 BREAKS = frozenset(",.;:!?()")  # boundaries of clauses
-REACH = 6  # maximum words from "camera" to its direction, or from a colour to its noun
-NAMES = {"object": "object", "colour": "colour", "motion": "motion", "terrain": "place", "time of day": "time of day"}
+REACH = 6  # maximum words from "camera" to its direction, or from a color to its noun
+NAMES = {"object": "object", "colour": "color", "motion": "motion", "terrain": "place", "time of day": "time of day"}
 NAMES |= {"camera": "camera movement"}
 KINDS = tuple(NAMES)  # in the order of a caption
-NOUNS = ("object", "terrain", "time of day")  # that a colour can belong to
+NOUNS = ("object", "terrain", "time of day")  # that a color can belong to
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ RIM = 0.45  # how dark the outline is
 
 
 class Layer(NamedTuple):
-    """One shape: where it covers, how bright it is, how much of it is wood or white instead of the scene's colour."""
+    """One shape: where it covers, how bright it is, how much of it is wood or white instead of the scene's color."""
 
     cover: Tensor  # (B, T, H, W)
     shade: Tensor  # (B, T, H, W)
@@ -62,7 +62,7 @@ def kite(dx: Tensor, dy: Tensor, soft: float) -> list[Layer]:
 
 
 def boat(dx: Tensor, dy: Tensor, soft: float) -> list[Layer]:
-    """A wooden hull under a coloured mainsail and a pale jib."""
+    """A wooden hull under a colored mainsail and a pale jib."""
     hull = torch.maximum((dy - 0.055).abs() - 0.040, dx.abs() - 0.185 + 0.9 * dy)
     main = torch.maximum(0.012 - dx, torch.maximum(dy + 0.005, (dx / 0.15 - (dy + 0.005) / 0.26 - 1) * 0.13))
     jib = torch.maximum(0.018 + dx, torch.maximum(dy + 0.005, (-dx / 0.11 - (dy + 0.005) / 0.20 - 1) * 0.10))

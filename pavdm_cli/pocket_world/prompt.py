@@ -36,7 +36,7 @@ MAX_QUOTED = 200  # characters of a prompt in an error
 PREPOSITIONS = {"drifting": "over", "bouncing": "over", "circling": "above", "hovering": "above"}
 
 GRAMMAR = (
-    ("in full", "a COLOUR OBJECT MOTION over PLACE TIME OF DAY, CAMERA MOVEMENT"),
+    ("in full", "a COLOR OBJECT MOTION over PLACE TIME OF DAY, CAMERA MOVEMENT"),
     ("for example", "a red balloon drifting over green hills at sunset, the camera pans left"),
     ("in part", "what a prompt leaves out, except the camera, is filled in from the seed; a note says how"),
     ("without", "what a prompt rules out (no boat, not red) is not drawn from the seed either"),
@@ -209,7 +209,7 @@ def _nearest(word: str, known: Sequence[str]) -> str:
 
 
 def _is_one_edit(word: str, other: str) -> bool:
-    """Whether two words differ by a letter, or by two neighbours that are swapped."""
+    """Whether two words differ by a letter, or by two neighbors that are swapped."""
     start = _common_length(word, other)
     end = _common_length(word[start:][::-1], other[start:][::-1])
     left, right = (text[start : len(text) - end] for text in (word, other))

@@ -69,7 +69,7 @@ SYNONYMS: dict[str, dict[str, str]] = {
     },
 }
 
-# Colours that pocket does not have, under the phrase of the nearest one that it has.
+# Colors that pocket does not have, under the phrase of the nearest one that it has.
 NEAREST_COLOURS = {
     "red": "brown, rust",
     "yellow": "orange, bronze, tan",
