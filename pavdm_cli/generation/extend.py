@@ -24,6 +24,7 @@ from pavdm_cli.video import (
     ExtensionOptions,
     VideoInfo,
     check_extension,
+    check_not_input,
     check_output,
     open_video,
     read_metadata,
@@ -171,7 +172,9 @@ def stored_fields(video: Path) -> tuple[dict[str, Any], list[str]]:
 
 def choose_output(request: Request, source: Source) -> Path:
     """The checked output path. Raises: OutputError, UsageError."""
-    path = check_output(resolve_output(request.output.path, partial(_free_name, source)), request.output.force)
+    target = resolve_output(request.output.path, partial(_free_name, source))
+    check_not_input(source.video, target)  # first: --force would not help
+    path = check_output(target, request.output.force)
     check_extension(source.video, path, ExtensionOptions(source.extension.audio, source.extension.only_new))
     return path
 
