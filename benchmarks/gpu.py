@@ -104,7 +104,7 @@ def kernels(target: Target) -> Iterable[Command]:
 
 
 def ablation(target: Target) -> Iterable[Command]:
-    """One optimisation after another, starting from the released code's operations."""
+    """One optimization after another, starting from the released code's operations."""
     yield target.architecture("--ablate")
 
 

@@ -110,8 +110,8 @@ def jump(frames: Pixels, index: int) -> float:
 
 def sharpness(frames: Pixels) -> float:
     """Mean magnitude of the Laplacian."""
-    grey = frames.astype(float).mean(-1)
-    inner = 4 * grey[:, 1:-1, 1:-1] - grey[:, :-2, 1:-1] - grey[:, 2:, 1:-1] - grey[:, 1:-1, :-2] - grey[:, 1:-1, 2:]
+    gray = frames.astype(float).mean(-1)
+    inner = 4 * gray[:, 1:-1, 1:-1] - gray[:, :-2, 1:-1] - gray[:, 2:, 1:-1] - gray[:, 1:-1, :-2] - gray[:, 1:-1, 2:]
     return float(np.abs(inner).mean())
 
 

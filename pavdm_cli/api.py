@@ -42,7 +42,7 @@ INTERNAL_FIELDS = frozenset(
 
 
 def list_models() -> list[ModelSpec]:
-    """The models: name, native size and frame rate, window, licence."""
+    """The models: name, native size and frame rate, window, license."""
     return list(registry.specs())
 
 

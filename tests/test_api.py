@@ -185,7 +185,7 @@ def test_a_continuation_notes_what_it_sees(tmp_path: Path) -> None:
     source = make(tmp_path / "tall.mp4", greys(3, 64, 36))
     video = pavdm_cli.extend(source, "a red ball", frames=4, device="cpu")
     assert "after " in repr(video)
-    assert any("sees only the centre" in line for line in video.notes)
+    assert any("sees only the center" in line for line in video.notes)
     assert any("knows only its own painted world" in line for line in video.notes)
 
 

@@ -116,6 +116,12 @@ def test_another_prompt_ends_the_changes_and_may_have_its_own() -> None:
     ] == [20, 35]
 
 
+def test_a_loop_returns_to_the_first_time_of_day() -> None:
+    with pytest.raises(UsageError, match="--loop needs the first prompt again at the end"):
+        config(SETS, loop=True)
+    assert [change.at for change in config(SETS, loop=True, at=[("50s", "by day")]).timeline] == [12, 30, 50]
+
+
 @pytest.mark.parametrize("seconds", [4, 10, 45, 60])
 def test_a_resumed_video_has_the_same_changes(seconds: float) -> None:
     request = build_request(

@@ -80,7 +80,7 @@ def test_another_shape_than_the_model_makes_is_noted(
 def test_a_tall_video_is_noted_when_it_is_extended(tmp_path: Path) -> None:
     make(tmp_path / "tall.mp4", greys(3, 64, 36))
     said = pavdm("extend", "tall.mp4", *WORDS, "--plan")
-    assert "note: pocket makes frames of 96x64 and sees only the centre of this 36x64 video" in said.err
+    assert "note: pocket makes frames of 96x64 and sees only the center of this 36x64 video" in said.err
 
 
 def test_a_frame_every_half_hour_is_refused(tmp_path: Path) -> None:

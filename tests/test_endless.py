@@ -240,3 +240,13 @@ def test_who_stopped_is_known(number: int, by_user: bool) -> None:
             assert stop.by_user() == by_user
     finally:
         signal.signal(number, before)
+
+
+def test_a_plan_without_an_end_is_for_a_minute_and_says_so() -> None:
+    clips.make(Path("in.mp4"), clips.greys(30, 64, 96))
+    for words in (SEA, ("extend", "in.mp4", "-p", SEA[1], *QUICK)):
+        assert "\ntime (estimate, per minute of video)\n" in pavdm(*words, "--seconds", "forever", "--plan").out
+        time = json.loads(pavdm(*words, "--seconds", "forever", "--plan", "--json").out)["time"]
+        assert (time["video_seconds"], time["endless"]) == (60, True)
+        time = json.loads(pavdm(*words, "--seconds", "2", "--plan", "--json").out)["time"]
+        assert (time["video_seconds"], time["endless"]) == (2, False)

@@ -1,4 +1,4 @@
-"""Every optimisation can be switched off, has an effect when on, and never changes the video."""
+"""Every optimization can be switched off, has an effect when on, and never changes the video."""
 
 from __future__ import annotations
 

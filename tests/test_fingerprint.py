@@ -44,7 +44,7 @@ def test_the_denoiser_was_trained_on_latents_of_the_shipped_vae():
     )
 
 
-def test_a_changed_colour_or_shape_is_another_world(current_world, monkeypatch):
+def test_a_changed_color_or_shape_is_another_world(current_world, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(palette.SKY, "dawn", ((0.46, 0.52, 0.84), (0.99, 0.82, 0.78)))
         assert not fingerprint.same_world(current_world, fingerprint.world())

@@ -18,6 +18,7 @@ from pavdm_cli.commands.info import redo_command, stored_flags
 from pavdm_cli.generation.metadata import FIELDS
 from pavdm_cli.generation.timeline import parse_time
 from pavdm_cli.video import VideoWriter
+from pavdm_cli.video.write.output import checkpoint_path
 
 ASKED = {"prompt": "a red ball", "seed": 1, "model": "pocket", "frames": 24}
 
@@ -220,3 +221,20 @@ def test_a_prompt_that_begins_with_a_dash_makes_a_command_that_works():
 
 def test_every_option_of_the_command_has_a_type():
     assert {*stored_flags()} <= {*FIELDS}
+
+
+def test_the_name_of_an_interrupted_video_leads_to_its_partial_file() -> None:
+    written(9, "mp4").close_partial()
+    checkpoint_path(Path("my v.partial.mp4")).write_bytes(b"x")
+    for name in ("my v.mp4", "my v.partial.mp4.state"):
+        code, out, err = pavdm("info", name)
+        assert (code, "is not complete: this is my v.partial.mp4" in err) == (0, True)
+        assert "9 of 24, interrupted; `pavdm resume 'my v.partial.mp4'` continues it" in out
+    assert answer("my v.mp4") == ASKED | {"frames_in_file": 9, "complete": False}
+    assert "hint: it was interrupted: `pavdm resume 'my v.mp4'` completes it" in pavdm("extend", "my v.mp4").err
+    Path("my v.partial.mp4").write_bytes(b"")
+    code, _, err = pavdm("info", "my v.mp4")
+    assert (code, "interrupted before its first frame\nhint: `pavdm resume 'my v.mp4'` continues it" in err) == (
+        3,
+        True,
+    )

@@ -1,4 +1,4 @@
-"""`pavdm info` of any video: picture, colour, sound and other tracks."""
+"""`pavdm info` of any video: picture, color, sound and other tracks."""
 
 from __future__ import annotations
 

@@ -118,3 +118,12 @@ def test_short_flags_are_one_line_and_exit_code_2() -> None:
     result = pavdm("generate", "a red ball", *QUICK, "--loop", "--frames", 8, "-o", "v.mp4")
     assert result.code == 2
     assert len(result.err.splitlines()) <= 3
+
+
+def test_a_loop_returns_to_its_first_prompt() -> None:
+    first, night = "a red ball drifting over green hills by day", ("--at", "3s", "at night")
+    result = pavdm("generate", first, *QUICK, "--loop", *night, "--plan")
+    assert result.code == 2
+    assert "--loop needs the first prompt again at the end" in result.err
+    assert f"--at TIME '{first}', with TIME below 10s" in result.err
+    assert pavdm("generate", first, *QUICK, "--loop", *night, "--at", "6s", "by day", "--plan").code == 0

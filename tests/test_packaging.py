@@ -78,7 +78,7 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(names):
     assert not [name for name in names if "__pycache__" in name]
 
 
-def test_the_wheel_holds_every_module_the_weights_and_the_licence(names):
+def test_the_wheel_holds_every_module_the_weights_and_the_license(names):
     sources = [*(ROOT / "pavdm_cli").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]
     assert {path.relative_to(ROOT).as_posix().removeprefix("kernels/") for path in sources} <= set(names)
     weights = {path.name for path in (ROOT / "pavdm_cli" / "models" / "pocket" / "weights").rglob("*.safetensors")}
@@ -93,7 +93,7 @@ def test_the_wheel_is_under_30_megabytes(wheel):
     assert wheel.stat().st_size < 30e6
 
 
-def test_the_metadata_name_the_command_the_python_and_the_licence(wheel, metadata):
+def test_the_metadata_name_the_command_the_python_and_the_license(wheel, metadata):
     with zipfile.ZipFile(wheel) as archive:
         entry_points = archive.read(f"pavdm-{__version__}.dist-info/entry_points.txt").decode()
     assert entry_points.split() == ["[console_scripts]", "pavdm", "=", "pavdm_cli.__main__:main"]

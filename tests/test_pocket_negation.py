@@ -1,4 +1,4 @@
-"""What a prompt for pocket rules out, colours of unknown things, and words that pocket does not read."""
+"""What a prompt for pocket rules out, colors of unknown things, and words that pocket does not read."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ def test_a_synonym_that_is_ruled_out_leaves_what_is_named() -> None:
 @pytest.mark.parametrize(
     "text", ["a ball under white clouds", "white clouds over hills, a ball", "a ball with white stripes"]
 )
-def test_the_colour_of_an_unknown_thing_is_not_the_object_s(text: str) -> None:
+def test_the_color_of_an_unknown_thing_is_not_the_object_s(text: str) -> None:
     assert "colour" not in meanings(text)
-    assert "no colour but the ball's (left out: white)" in notes(text)
+    assert "no color but the ball's (left out: white)" in notes(text)
 
 
 @pytest.mark.parametrize("text", ["a white fluffy ball", "a ball, white", "a ball that is white today", "a white sofa"])
-def test_the_colour_of_the_object_is_kept_next_to_unknown_words(text: str) -> None:
+def test_the_color_of_the_object_is_kept_next_to_unknown_words(text: str) -> None:
     assert meanings(text)["colour"] == "white"
 
 
 def test_symbols_and_other_languages_are_noted() -> None:
     assert "pocket reads only words; left out: \N{BALLOON}" in notes("a red ball \N{BALLOON}")
     assert "lists the English words it knows" in notes("ein roter ball")
-    assert "brown, the colour nearest to black" in notes("a black ball")
+    assert "brown, the color nearest to black" in notes("a black ball")
 
 
-@pytest.mark.parametrize(("word", "close"), [("sofa", ""), ("kiet", "kite"), ("bell", "ball"), ("dwan", "dawn")])
+@pytest.mark.parametrize(("word", "close"), [("sofa", ""), ("kiet", "kite"), ("blal", "ball"), ("dwan", "dawn")])
 def test_a_short_word_is_close_only_by_one_edit(word: str, close: str) -> None:
     assert suggestions([word]).get(word, "") == close

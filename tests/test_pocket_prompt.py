@@ -95,7 +95,7 @@ def test_one_note_says_what_is_left_out_and_the_caption_that_is_read():
     prompt = format_prompt("a red boat at night", 4)
     assert len(prompt.notes) == 1
     assert prompt.notes[0] == f'the prompt leaves out motion and place; filled in from the seed: "{prompt.text}"'
-    assert "leaves out object, colour, motion and time of day;" in notes("over the sea")
+    assert "leaves out object, color, motion and time of day;" in notes("over the sea")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_somebody_who_sees_names_no_sea():
 @pytest.mark.parametrize(
     ("text", "note", "expected"),
     [
-        ("a red blue ball", "one colour: red (left out: blue)", {"colour": "red"}),
+        ("a red blue ball", "one color: red (left out: blue)", {"colour": "red"}),
         ("a ball and a boat", "one object: ball (left out: boat)", {"object": "ball"}),
         ("a red kite and a blue boat", "one object: kite (left out: boat)", {"object": "kite", "colour": "red"}),
         ("a kite at dawn by night", "one time of day: at dawn (left out: night)", {"time of day": "dawn"}),
@@ -194,9 +194,9 @@ def test_somebody_who_sees_names_no_sea():
         ("a boat over green hills", "boats on the sea (left out: green hills)", {"object": "boat", "terrain": "sea"}),
         ("a boat circling", "boats drifting, bobbing or resting (left out: circling)", {"object": "boat"}),
         ("a boat circling and bobbing", "(left out: circling)", {"motion": "bouncing"}),
-        ("a white ball over blue hills", "the ground in its own colours (left out: blue)", {"colour": "white"}),
+        ("a white ball over blue hills", "the ground in its own colors (left out: blue)", {"colour": "white"}),
         ("pan left. pan right", "one camera movement: the camera pans left", {"camera": "left"}),
-        ("a salmon kite", "pink, the colour nearest to salmon", {"colour": "pink"}),
+        ("a salmon kite", "pink, the color nearest to salmon", {"colour": "pink"}),
         ("a duck on the grass", "ducks on the sea (left out: grass)", {"object": "duck", "terrain": "sea"}),
         ("three balls", "one ball, not several", {"object": "ball"}),
         ("kites", "one kite, not several", {"object": "kite"}),
@@ -210,7 +210,7 @@ def test_one_note_says_what_is_used_of_a_prompt_that_contradicts_itself(text, no
 
 def test_several_contradictions_are_one_note():
     lines = [line for line in format_prompt("two red blue balls and a boat", 2).notes if "pocket shows" in line]
-    assert lines == ["pocket shows one object: balls (left out: boat); one colour: red (left out: blue); "
+    assert lines == ["pocket shows one object: balls (left out: boat); one color: red (left out: blue); "
                      "one ball, not several"]  # fmt: skip
 
 
@@ -219,7 +219,7 @@ def test_several_contradictions_are_one_note():
     [("hills with a red ball", "red"), ("a ball, bright and red", "red"), ("over blue water a white boat", "white"),
      ("a boat with a purple sail", "purple"), ("blue mountains, a green kite", "green"), ("kite red hills", "red")],
 )  # fmt: skip
-def test_a_colour_is_the_object_s_wherever_it_stands(text, colour):
+def test_a_color_is_the_object_s_wherever_it_stands(text, colour):
     assert meanings(text)["colour"] == colour
 
 

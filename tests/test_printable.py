@@ -39,7 +39,7 @@ def test_other_text_is_printed_as_it_is():
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wide terminal without colours."""
+    """A wide terminal without colors."""
     for name, value in (("TERM", "xterm"), ("NO_COLOR", "1"), ("COLUMNS", "400")):
         monkeypatch.setenv(name, value)
 

@@ -42,7 +42,7 @@ def pictures(path: Path) -> np.ndarray:
 def test_one_note_names_the_caption_that_fills_a_short_prompt(short: CommandResult) -> None:
     assert short.code == 0, short.err
     said = " ".join(short.err.split())
-    assert said.count("the prompt leaves out colour, motion, place and time of day; filled in from the seed:") == 1
+    assert said.count("the prompt leaves out color, motion, place and time of day; filled in from the seed:") == 1
     assert format_prompt(TYPED, 9).text in said
     assert "does not know: huge" in said
 

@@ -247,14 +247,14 @@ def test_every_hint_of_verify_leads_on(hub, tmp_path, monkeypatch):
     assert pavdm("models", "verify", here).code == 0
 
 
-def test_declining_a_licence_names_the_option_that_accepts_it(monkeypatch):
+def test_declining_a_license_names_the_option_that_accepts_it(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
 
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     with pytest.raises(PavdmError, match="aborted: nothing was changed") as excinfo:
-        models_command._check_accepted(replace(SPEC, terms="a licence"), accept=False)
+        models_command._check_accepted(replace(SPEC, terms="a license"), accept=False)
     assert excinfo.value.hint == "use --accept-license to accept it without prompting"
 
 

@@ -115,7 +115,7 @@ def test_a_model_with_a_decoder_that_remembers_is_continued(context: int) -> Non
 
 
 def fake(path: str = "v.mp4", frames: int = FRAMES, crf: int = 18, **changes: Any) -> None:
-    """A grey video with the metadata of one that pocket made."""
+    """A gray video with the metadata of one that pocket made."""
     stored = {"pavdm": "1", "prompt": "a red ball", "fps": 8, "model": "pocket", "weights": find("pocket").digest()}
     stored |= {"frames": FRAMES, "seed": 1, "method": "pa", "steps": 6, "warmup": 0, "crf": 18, "scale": 1}
     metadata = {name: value for name, value in (stored | changes).items() if value is not None}

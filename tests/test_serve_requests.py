@@ -150,5 +150,5 @@ def test_a_continuation_notes_what_it_sees(tmp_path: Path) -> None:
     with VideoWriter(source, 36, 64, Fraction(8)) as writer:
         writer.write(np.zeros((3, 64, 36, 3), np.uint8))
     record = extend_job(ExtendVideo(prompt=BALL, seconds=1), ServeSettings(tmp_path, device="cpu"), source)
-    assert "sees only the centre" in record.notes
+    assert "sees only the center" in record.notes
     assert "knows only its own painted world" in record.notes

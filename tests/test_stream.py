@@ -1,4 +1,4 @@
-"""Video on standard output: format, pace, and behaviour without a reader."""
+"""Video on standard output: format, pace, and behavior without a reader."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chroma siting: half a chroma sample off is invisible once, and a coloured fringe after a few generations."""
+"""Chroma siting: half a chroma sample off is invisible once, and a colored fringe after a few generations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FINE = EncoderOptions(crf=2)
 
 
 def scene(x: np.ndarray, y: np.ndarray) -> np.ndarray:  # (...,) -> (..., 3)
-    """A smooth picture in full colour, at any place."""
+    """A smooth picture in full color, at any place."""
     across, down = 2 * np.pi * x / 32, 2 * np.pi * y / 24
     red = 128 + 60 * np.sin(across) + 30 * np.cos(down)
     green = 128 + 50 * np.cos(across + 0.6) + 20 * np.sin(down)

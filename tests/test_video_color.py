@@ -1,4 +1,4 @@
-"""Colours: whatever the source's colour space, frames are read as bt709."""
+"""Colors: whatever the source's color space, frames are read as bt709."""
 
 from __future__ import annotations
 

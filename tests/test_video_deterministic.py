@@ -48,7 +48,7 @@ WRITE_ALL = """
 
 
 def panned(count: int = 12) -> np.ndarray:  # (count, H, W, 3)
-    """Coloured blocks that move under noise: an encoder looks ahead and back, and leans on what it finds."""
+    """Colored blocks that move under noise: an encoder looks ahead and back, and leans on what it finds."""
     rng = np.random.default_rng(0)
     blocks = np.kron(rng.integers(0, 256, (20, 20, 3)), np.ones((8, 8, 1), int))
     shots = [blocks[k : k + SIZE[0], k : k + SIZE[1]] + rng.integers(-12, 13, (*SIZE, 3)) for k in range(count)]

@@ -14,6 +14,7 @@ import av
 import numpy as np
 import pytest
 from support.clips import ClipSpec, corners, greys, make
+from support.command import pavdm
 from support.extending import write_extension
 
 from pavdm_cli.errors import InputError, OutputError
@@ -288,3 +289,9 @@ def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path: Path) -> No
         command = [sys.executable, "-c", textwrap.dedent(script), str(path), str(tmp_path / f"out{count}.mp4")]
         peaks.append(int(subprocess.run(command, capture_output=True, check=True).stdout))
     assert peaks[1] < 1.1 * peaks[0]  # 360 frames of 320x180 more would be 62 MB
+
+
+def test_an_output_that_is_the_input_is_rejected_without_suggesting_force(tmp_path):
+    make(tmp_path / "x.mp4", greys(9))
+    code, _, err = pavdm("extend", "x.mp4", "-p", "a red ball", "-o", "x.mp4", folder=tmp_path)
+    assert (code, "x.mp4 would overwrite its own input" in err, "--force" in err) == (4, True, False)

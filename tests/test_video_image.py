@@ -1,4 +1,4 @@
-"""Images read by FFmpeg and by Pillow, correctly oriented and coloured; hostile ones are one clear error."""
+"""Images read by FFmpeg and by Pillow, correctly oriented and colored; hostile ones are one clear error."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def test_heic_without_its_plugin_names_the_package(tmp_path: Path, monkeypatch: 
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG of one flat colour, as small as it can be."""
+    """A PNG of one flat color, as small as it can be."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return len(body).to_bytes(4) + kind + body + zlib.crc32(kind + body).to_bytes(4)

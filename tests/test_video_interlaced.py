@@ -46,7 +46,7 @@ def write(path: Path, kinds: list[bool], codec: str = "libx264") -> Path:
 
 
 def combing(frame: np.ndarray) -> float:
-    """How much more neighbouring lines differ than lines of the same field."""
+    """How much more neighboring lines differ than lines of the same field."""
     light = frame[8:-8, :, 0].astype(float)
     return float(np.abs(light[1:] - light[:-1]).mean() - np.abs(light[2:] - light[:-2]).mean())
 

@@ -1,4 +1,4 @@
-"""Reading: upright, with correct times and colours, and in bounded memory for any file."""
+"""Reading: upright, with correct times and colors, and in bounded memory for any file."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ CHUNK, CHUNKS = 4, 7
 
 
 def moving(count: int = CHUNK * CHUNKS) -> np.ndarray:  # (count, 48, 64, 3)
-    """Coloured blocks that move, so that an encoder uses B-frames."""
+    """Colored blocks that move, so that an encoder uses B-frames."""
     blocks = np.kron(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8), np.ones((8, 8, 1), np.uint8))
     return np.stack([np.roll(blocks, 3 * k, axis=1) for k in range(count)])
 

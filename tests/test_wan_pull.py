@@ -1,4 +1,4 @@
-"""The Wan family from a hub on the loopback: one repository with folders, at its latest commit, under a licence."""
+"""The Wan family from a hub on the loopback: one repository with folders, at its latest commit, under a license."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
 
 
-def test_licence_commit_and_sizes_are_shown_before_anything_is_fetched(hub: Hub, tmp_path: Path) -> None:
+def test_license_commit_and_sizes_are_shown_before_anything_is_fetched(hub: Hub, tmp_path: Path) -> None:
     result = pavdm("models", "pull", NAME, "--folder", tmp_path / "here", "--dry-run")
     assert result.code == 0, result.err
-    assert "licence: Skywork Community License" in result.err
+    assert "license: Skywork Community License" in result.err
     assert f"{REPO} at c0ffee" in result.err
     assert "GB to download" in result.err
     assert not (tmp_path / "here").exists()
 
 
-def test_a_licence_that_must_be_accepted_is_asked_for(hub: Hub, tmp_path: Path) -> None:
+def test_a_license_that_must_be_accepted_is_asked_for(hub: Hub, tmp_path: Path) -> None:
     result = pavdm("models", "pull", NAME, "--folder", tmp_path / "here")
     assert result.code == 2
     assert "--accept-license" in result.err

@@ -144,7 +144,7 @@ def test_the_object_is_always_in_view_and_large():
         assert kind in ("balloon", "kite") or mask[chosen][..., [0, -1], :].max() == 0, kind
 
 
-def test_the_mask_lies_on_the_object_and_what_is_under_it_has_its_colour():
+def test_the_mask_lies_on_the_object_and_what_is_under_it_has_its_color():
     bright = [replace(s, time="day", motion="hovering", weather="clear") for s in SCENES[:48]]
     picture = paint(bright, [1.0])
     x, y = position(bright, torch.ones(48, 1), ASPECT)

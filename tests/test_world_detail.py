@@ -23,7 +23,7 @@ def test_up_to_half_detail_changes_only_the_height_of_waves(low, high):
 
 
 def texture(frames: Tensor) -> Tensor:
-    """How much neighbouring pixels differ, a scene each."""
+    """How much neighboring pixels differ, a scene each."""
     return frames.diff(dim=-1).abs().mean((1, 2, 3, 4)) + frames.diff(dim=-2).abs().mean((1, 2, 3, 4))
 
 

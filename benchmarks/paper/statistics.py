@@ -36,7 +36,7 @@ COLUMNS = (
     Column(
         "least color similarity",
         "min_color_similarity",
-        "of neighbouring frames",
+        "of neighboring frames",
         False,
         paper="background consistency",
     ),

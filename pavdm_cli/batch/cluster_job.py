@@ -46,7 +46,7 @@ def render_job(job: ClusterJob) -> None:
         if attempt := queue.claim(batch_job.name, JobStatus("queued", last), job.threads):
             try:
                 perform(queue, batch_job, attempt, loaded_models(), Stop(interruptible=False), Listener())
-            except BaseException:  # a cancelled task: the process lives on
+            except BaseException:  # a canceled task: the process lives on
                 queue.renew(batch_job.name, replace(attempt, state="stopped"))
                 raise
     finally:

@@ -1,4 +1,4 @@
-"""`pavdm bench throughput --ablate`: the speedup of every optimisation over the released code's operations."""
+"""`pavdm bench throughput --ablate`: the speedup of every optimization over the released code's operations."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def ablate(request: Request, architecture: Architecture, count: int, watch: Call
 
 
 def ladder(config: GenerationConfig, model: ModelRunner) -> dict[str, Rung]:
-    """The baseline, then each optimisation on top of those before it, all with the same window."""
+    """The baseline, then each optimization on top of those before it, all with the same window."""
     model = replace(model, spec=replace(model.spec, causal=False))  # bidirectional, as the released code
     inputs = steps.prepare_sampling(config, model)
     prompt, scale = config.formatted_prompt, config.guidance_scale
@@ -81,7 +81,7 @@ def ladder(config: GenerationConfig, model: ModelRunner) -> dict[str, Rung]:
 
 
 def rungs_of(compile: bool, device: torch.device) -> Mapping[str, Callable[[ExecutionConfig], ExecutionConfig]]:
-    """The optimisations that are added to the reference; compilation if it is on, or possible on a CPU."""
+    """The optimizations that are added to the reference; compilation if it is on, or possible on a CPU."""
     graphs = GRAPHS if device.type == "cuda" else {}
     compile = compile or (device.type == "cpu" and missing_requirement(device) is None)
     return {**RUNGS, **graphs, **(COMPILE if compile else {})}
@@ -96,7 +96,7 @@ def with_graph(eager_rung: Rung, backend: GraphBackend) -> Rung:
 def build_denoiser(
     config: GenerationConfig, model: ModelRunner, inputs: steps.SamplingInputs, execution: ExecutionConfig
 ) -> Denoiser:
-    """The denoiser with some optimisations."""
+    """The denoiser with some optimizations."""
     prompt, scale = config.formatted_prompt, config.guidance_scale
     return model.denoiser(prompt.text, config.schedule, inputs.levels, scale, execution, negative=prompt.negative)
 

@@ -111,7 +111,7 @@ def fold(x: Tensor, frames: int, to: str) -> Tensor:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Normalised, then scaled, then shifted, frame by frame."""
+    """Normalized, then scaled, then shifted, frame by frame."""
     y = F.layer_norm(x, x.shape[-1:], eps=1e-6)
     y = rearrange(y, "b (t s) d -> b t s d", t=shift.shape[1])
     return rearrange(y * (1 + scale) + shift, "b t s d -> b (t s) d")

@@ -36,7 +36,7 @@ EndToEnd = Annotated[
     ),
 ]
 Samples = Annotated[int, typer.Option(min=1, max=10**6, help="Number of steps to time with random weights.")]
-Ablate = Annotated[bool, typer.Option("--ablate", help="Measure optimisations one by one, on an --arch (default mid).")]
+Ablate = Annotated[bool, typer.Option("--ablate", help="Measure optimizations one by one, on an --arch (default mid).")]
 Profile = Annotated[
     Path | None,
     typer.Option(help="Profile some steps instead: write a trace here and list the most expensive operations."),

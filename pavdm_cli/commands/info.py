@@ -45,6 +45,7 @@ def info(
 
     if config and as_json:
         raise UsageError("--config and --json cannot be combined", "give one of them")
+    file = _find_partial(file)
     video = open_video(file)
     metadata, errors = valid_fields(read_metadata(file) or {})
     if "prompt" not in metadata:
@@ -81,6 +82,22 @@ def info(
         ]
         lines += _redo_commands(metadata, video)
     ui.print_lines(lines)
+
+
+def _find_partial(file: Path) -> Path:
+    """The file, or what an interrupted run left of it. Raises: InputError if that has no frames yet."""
+    from pavdm_cli import ui
+    from pavdm_cli.video import partial_path
+    from pavdm_cli.video.write.output import checkpoint_path, is_checkpoint
+
+    partial = file.with_suffix("") if is_checkpoint(file) else partial_path(file)
+    if not partial.exists() or (file.exists() and not is_checkpoint(file)):
+        return file
+    if not partial.stat().st_size and checkpoint_path(partial).exists():
+        resume = command_line(("pavdm", "resume"), str(file))
+        raise InputError(f"{file} was interrupted before its first frame", f"`{resume}` continues it")
+    ui.note(f"{file} is not complete: this is {partial}")
+    return partial
 
 
 def _frames_row(file: Path, metadata: dict[str, Any], frames_in_file: int, num_missing: int) -> str:

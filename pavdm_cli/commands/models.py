@@ -42,7 +42,7 @@ def list_(as_json: Json = False) -> None:
 
 @app.command()
 def show(name: Name = "pocket", as_json: Json = False) -> None:
-    """Show a model's sizes, licence and vocabulary."""
+    """Show a model's sizes, license and vocabulary."""
     model = find(name)
     spec, (tables, data) = model.spec, model.prompt_help()
     if as_json:
@@ -67,7 +67,7 @@ def pull(
     name: Name,
     folder: Annotated[Path | None, typer.Option(help="Destination folder; pass it to --model.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes and free disk space only.")] = False,
-    accept: Annotated[bool, typer.Option("--accept-license", help="Accept the licence without prompting.")] = False,
+    accept: Annotated[bool, typer.Option("--accept-license", help="Accept the license without prompting.")] = False,
 ) -> None:
     """Download a model's weights, resuming an interrupted download, and check their hashes."""
     from pavdm_cli.hub import download, weights_dir
@@ -82,7 +82,7 @@ def pull(
         spec, folder or weights_dir.download_folder(spec), os.environ.get("HF_ENDPOINT", download.ENDPOINT)
     )
     commits = {f"{file.url.partition('/resolve/')[0]} at {file.commit}" for file in download_plan.files}
-    for line in (f"licence: {spec.licence}", *sorted(commits)):
+    for line in (f"license: {spec.licence}", *sorted(commits)):
         ui.info(line)
     for file in download_plan.missing:
         ui.info(f"{file.size / 1e9:9.3f} GB  {file.path}")
@@ -184,7 +184,7 @@ def convert(folder: Annotated[Path, typer.Argument(help="Folder with .bin or .pt
 
 
 def _check_accepted(spec: ModelSpec, accept: bool) -> None:
-    """Ask the user to accept the licence. Raises: UsageError without a terminal."""
+    """Ask the user to accept the license. Raises: UsageError without a terminal."""
     if accept:
         return
     if not sys.stdin.isatty():

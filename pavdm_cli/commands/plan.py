@@ -85,9 +85,18 @@ def plan_and_report(config: GenerationConfig) -> GenerationConfig:
 
 
 def print_plan(
-    config: GenerationConfig, pixels: int, as_json: bool, count: int = 1, sources: OptionSources | None = None
+    config: GenerationConfig,
+    pixels: int,
+    as_json: bool,
+    count: int = 1,
+    sources: OptionSources | None = None,
+    endless: bool = False,
 ) -> None:
-    """Print memory and time estimates to stdout; pixels: total number written. Raises: DeviceError."""
+    """Print memory and time estimates to stdout.
+
+    pixels: total number written; endless: the video has no end, and config and pixels are those of a minute.
+    Raises: DeviceError.
+    """
     from pavdm_cli.bench import estimate
     from pavdm_cli.generation import memory_plan, memory_report
     from pavdm_cli.generation.memory_parts import STAGES
@@ -100,17 +109,19 @@ def print_plan(
     time, origins = estimate.estimate(plan.config, pixels), settings_with_sources(config, sources or {})
     origins |= execution_settings(plan.config, sources or {})
     if as_json:
-        figures = {"videos": count, "time": estimate.figures(time)}
+        length = {"video_seconds": config.frames / config.spec.fps, "endless": endless}
+        figures = {"videos": count, "time": estimate.figures(time) | length}
         figures["settings"] = {name: {"value": value, "source": source} for name, (value, source) in origins.items()}
         print(json.dumps(memory_report.figures(plan) | figures))
     else:
         ui.show_table("", ("memory", *STAGES), memory_report.format_rows(plan))
-        title = "\ntime (estimate)" if count == 1 else f"\ntime (estimate, for each of {count} videos)"
-        ui.show_table(title, ("", ""), estimate.lines(time))
+        basis = ", per minute of video" if endless else f", for each of {count} videos" if count > 1 else ""
+        ui.show_table(f"\ntime (estimate{basis})", ("", ""), estimate.lines(time))
         rows = [(name, truncate(value), source) for name, (value, source) in origins.items()]
         ui.show_table("\nsettings", ("", "", "from"), rows)
     if time.total > max(SLOW_SECONDS, SLOW_RATIO * config.frames / config.spec.fps) and config.device.type == "cpu":
-        ui.note(f"{config.spec.name} needs a GPU: on this CPU the video would take about {format_estimate(time.total)}")
+        subject = "a minute of video" if endless else "the video"
+        ui.note(f"{config.spec.name} needs a GPU: on this CPU {subject} would take about {format_estimate(time.total)}")
     _require_fit(plan, config)
 
 

@@ -66,11 +66,9 @@ def generate_videos(
         ui.note(line)
     config = replace(config, num_conditioning_frames=image_start.num_image_frames(config) if still else 0)
     if only_plan:
-        if config.endless:
-            ui.info("the estimate is for one minute of video")
-            config = replace(config, frames=60 * config.spec.fps)
-        pixels = config.frames * math.prod(config.spec.size) * request.output.resolve_scale(config.spec) ** 2
-        print_plan(config, pixels, as_json, count, sources)
+        minute = replace(config, frames=60 * config.spec.fps) if config.endless else config
+        pixels = minute.frames * math.prod(config.spec.size) * request.output.resolve_scale(config.spec) ** 2
+        print_plan(minute, pixels, as_json, count, sources, endless=config.endless)
         return
     print_settings(config, sources)
     config = plan_and_report(config)
@@ -187,8 +185,10 @@ def extend_video(
     config = replace(config, num_conditioning_frames=continuation.frames_to_read(config, source))
     sources = request_settings(replace(request, output=replace(request.output, path=path)), sources or {})
     if only_plan:
-        pixels = (source.copied + source.frames) * source.video.width * source.video.height
-        print_plan(config, pixels, as_json, sources=sources)
+        minute = replace(config, frames=60 * config.spec.fps) if source.endless else config
+        num_new = round(60 * source.video.rate) if source.endless else source.frames
+        pixels = (source.copied + num_new) * source.video.width * source.video.height
+        print_plan(minute, pixels, as_json, sources=sources, endless=source.endless)
         return
     print_settings(config, sources)
     config = plan_and_report(config)

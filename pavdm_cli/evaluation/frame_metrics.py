@@ -1,4 +1,4 @@
-"""Metrics of a video's frames and of neighbouring frames, without a network: one number per frame."""
+"""Metrics of a video's frames and of neighboring frames, without a network: one number per frame."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def largest_motion(flow: NDArray[np.float32]) -> float:  # (H, W, 2)
 
 
 def unpredicted_change(estimator: Any, before: Gray, middle: Gray, after: Gray) -> tuple[float, float]:
-    """Mean error of the middle frame predicted by optical flow, and its mean change to its neighbours; 0 to 1."""
+    """Mean error of the middle frame predicted by optical flow, and its mean change to its neighbors; 0 to 1."""
     import cv2
 
     height, width = middle.shape

@@ -1,6 +1,6 @@
 """Locates the object of a painted scene in every frame by template matching, and measures its color and speed.
 
-The world renders an object always at the same size, so it is where one of its templates, one per colour, matches best.
+The world renders an object always at the same size, so it is where one of its templates, one per color, matches best.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ SPEED_FRAMES = 4000  # over which the mean speed of a motion is computed
 
 @dataclass(frozen=True, slots=True)
 class Templates:
-    """The object in every colour, cut out, in the light of the scene's time of day."""
+    """The object in every color, cut out, in the light of the scene's time of day."""
 
     colors: Tensor  # (C, 3, h, w), 0 outside of the object
     weights: Tensor  # (h, w), 1 on the object
-    expected: int  # index of the colour that the scene has
+    expected: int  # index of the color that the scene has
 
     @property
     def paint(self) -> Tensor:  # (h, w)
-        """Where the colour of the object shows, rather than parts that every object of the kind has; sums to 1."""
+        """Where the color of the object shows, rather than parts that every object of the kind has; sums to 1."""
         varies = self.colors.std(dim=0).mean(dim=0) * self.weights
         return varies / varies.sum()
 
@@ -116,7 +116,7 @@ def expected_speed(scene: Scene) -> float:
 
 
 def _minimum(errors: Tensor, at: int) -> float:
-    """Offset of the minimum of a parabola through the smallest of the errors and its neighbours, -0.5 to 0.5."""
+    """Offset of the minimum of a parabola through the smallest of the errors and its neighbors, -0.5 to 0.5."""
     if not 0 < at < len(errors) - 1:
         return 0.0
     before, here, after = (float(errors[at + step]) for step in (-1, 0, 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pavdm_cli.generation.timeline import check_timeline, format_seconds
 from pavdm_cli.models.adapter import Prompt
 from pavdm_cli.models.execution import ExecutionConfig, reject_graph_conflict
 from pavdm_cli.models.lora_file import parse_lora
+from pavdm_cli.runtime.printable import quote
 from pavdm_cli.sampling.schedule import METHODS, Schedule, windows
 
 
@@ -22,7 +24,7 @@ def check(request: Request) -> None:
     seconds = timeline_seconds(request) if is_new else None
     check_timeline(bool(request.prompt.strip()) or not is_new, request.timeline, request.blend, seconds)
     if request.prompt or is_new:
-        format_prompts(request)
+        check_loop_prompts(request, format_prompts(request))
 
 
 def timeline_seconds(request: Request) -> float | None:
@@ -79,6 +81,18 @@ def check_loop(request: Request) -> None:
     }
     for reason in (reason for reason, applies in reasons.items() if applies):
         raise UsageError(f"--loop cannot be combined with {reason}", "leave --loop out")
+
+
+def check_loop_prompts(request: Request, prompts: Sequence[Prompt]) -> None:
+    """Reject a loop that ends with another prompt than it begins: it would jump. Raises: UsageError."""
+    if request.loop and prompts[-1].text != prompts[0].text:
+        time, prompt = request.frame_count / request.spec.fps, quote(prompts[0].caption or request.prompt)
+        message = (
+            "--loop needs the first prompt again at the end: the loop would jump from the last prompt to the first"
+        )
+        raise UsageError(
+            message, f"return to it some seconds before the end: --at TIME {prompt}, with TIME below {time:g}s"
+        )
 
 
 def _check_context(request: Request) -> None:

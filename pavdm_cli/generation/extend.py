@@ -24,6 +24,7 @@ from pavdm_cli.video import (
     ExtensionOptions,
     VideoInfo,
     check_extension,
+    check_not_input,
     check_output,
     open_video,
     read_metadata,
@@ -171,7 +172,9 @@ def stored_fields(video: Path) -> tuple[dict[str, Any], list[str]]:
 
 def choose_output(request: Request, source: Source) -> Path:
     """The checked output path. Raises: OutputError, UsageError."""
-    path = check_output(resolve_output(request.output.path, partial(_free_name, source)), request.output.force)
+    target = resolve_output(request.output.path, partial(_free_name, source))
+    check_not_input(source.video, target)  # first: --force would not help
+    path = check_output(target, request.output.force)
     check_extension(source.video, path, ExtensionOptions(source.extension.audio, source.extension.only_new))
     return path
 
@@ -211,7 +214,7 @@ def suffix_notes(request: Request, source: Source, path: Path) -> list[str]:
 
 
 def shape_notes(config: GenerationConfig, source: Source) -> list[str]:
-    """A note if the model's frames have another aspect ratio than the video's: both are cropped around the centre."""
+    """A note if the model's frames have another aspect ratio than the video's: both are cropped around the center."""
     spec, video = config.spec, source.video
     height, width = spec.size
     shape = Fraction(video.width, video.height) * video.sample_aspect_ratio / Fraction(width, height)
@@ -221,7 +224,7 @@ def shape_notes(config: GenerationConfig, source: Source) -> list[str]:
     is_fixed = any(option.flag == "--aspect" for option in spec.ignored)
     hint = "" if is_fixed else "; choose a --size or --aspect that matches its aspect ratio"
     return [
-        f"{spec.name} makes frames of {width}x{height} and sees only the centre of this {video.width}x{video.height} "
+        f"{spec.name} makes frames of {width}x{height} and sees only the center of this {video.width}x{video.height} "
         f"video: the new frames show it {float(enlargement):.1f} times as large{hint}"
     ]
 

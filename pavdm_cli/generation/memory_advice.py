@@ -26,13 +26,34 @@ def refusal(plan: MemoryPlan) -> DeviceError:
 
 
 def _advice(plan: MemoryPlan) -> str:
-    """A hint listing options that help; sufficient ones come first."""
+    """A hint listing options that help, sufficient ones first; if none suffices, the smallest set of them that does."""
     candidates = [(option, choose_plan(smaller)) for option, smaller in alternatives(plan.config)]
     saving = [(after.fits, _saving(plan, after), option) for option, after in candidates]
     useful = sorted((row for row in saving if row[0] or row[1] > 0), key=lambda row: (not row[0], -row[1]))
+    if not any(fits for fits, _, _ in useful):
+        return _combined_advice(plan)
     short = ", not enough on its own"
-    suggestions = [f"{option} saves {gigabytes(size)}{'' if fits else short}" for fits, size, option in useful]
-    return "; ".join(suggestions) or "no option makes it fit: it needs a larger device"
+    return "; ".join(f"{option} saves {gigabytes(size)}{'' if fits else short}" for fits, size, option in useful)
+
+
+def _combined_advice(plan: MemoryPlan) -> str:
+    """A hint where no single option suffices: several that do together, or how much memory is needed at least."""
+    options = list[str]()
+    while not plan.fits:
+        steps = [(option, choose_plan(smaller)) for option, smaller in alternatives(plan.config)]
+        steps = [(option, after) for option, after in steps if after.fits or _saving(plan, after) > 0]
+        if not steps:
+            break
+        # What fits comes first, then what changes no frame, then what saves most.
+        option, plan = max(
+            steps, key=lambda step: (step[1].fits, not step[0].startswith("--size"), _saving(plan, step[1]))
+        )
+        options = [name for name in options if name.split()[0] != option.split()[0]] + [option]
+    if plan.fits:
+        return f"no option is enough on its own, these are together: {' '.join(options)}"
+    overflowing = next(each for each in plan.devices if each.overflowing_stages())
+    even = f"even with {' '.join(options)} it needs" if options else "it needs"
+    return f"nothing makes it fit: {even} {gigabytes(max(overflowing.needs))} on {overflowing.device.type}"
 
 
 def alternatives(config: GenerationConfig) -> Iterator[tuple[str, GenerationConfig]]:

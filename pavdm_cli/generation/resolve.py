@@ -10,6 +10,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.checks import (
     aligns_with_vae_units,
     build_schedule,
+    check_loop_prompts,
     check_sampling,
     format_prompts,
     requests_reencoding,
@@ -45,6 +46,7 @@ def resolve(request: Request) -> GenerationConfig:
     check_timeline(bool(request.prompt), request.timeline, request.blend, seconds)
     execution = resolve_execution(request)
     prompts = format_prompts(request) if request.prompt or not request.extension else (Prompt(""),)
+    check_loop_prompts(request, prompts)  # again, with the changes that prompts imply
     config = GenerationConfig(
         prompt=request.prompt,
         formatted_prompt=prompts[0],

@@ -31,7 +31,7 @@ CHOICES = {
 
 @dataclass(frozen=True, slots=True)
 class ExecutionConfig:
-    """One switch per optimisation. `resolve` decides what `auto` stands for, unless a comment says otherwise.
+    """One switch per optimization. `resolve` decides what `auto` stands for, unless a comment says otherwise.
 
     Raises: UsageError on values that exclude one another.
     """

@@ -112,7 +112,7 @@ class ModelSpec:
     empty_prompt: bool = False  # whether an empty prompt is encoded, as in training, instead of none
     lora: bool = False  # whether LoRA files can be merged into its transformer
     compile: bool = False  # whether its denoiser compiles the transformer for --compile
-    terms: str = ""  # licence terms that must be accepted before the download
+    terms: str = ""  # license terms that must be accepted before the download
     # |latent| above this is an error: the variance is 1, data stay below 8, and guidance of 100 reached 42.
     latent_limit: float = 100.0
     warmup: int = 0  # chunks generated and dropped first, since quality is lowest while the window fills

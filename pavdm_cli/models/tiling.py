@@ -8,7 +8,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-TILE_SIDES = range(32, 65, 4)  # in latents; neighbours overlap by a quarter
+TILE_SIDES = range(32, 65, 4)  # in latents; neighbors overlap by a quarter
 
 
 def run_in_tiles(

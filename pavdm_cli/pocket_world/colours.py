@@ -1,19 +1,19 @@
-"""Which thing of a prompt a colour belongs to."""
+"""Which thing of a prompt a color belongs to: the object, the ground, the sky or something unknown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pavdm_cli.pocket_world.mentions import ARTICLES, BREAKS, REACH, Mention
+from pavdm_cli.pocket_world.mentions import ARTICLES, BREAKS, NOUNS, REACH, Mention
 from pavdm_cli.pocket_world.synonyms import CAMERA, COUNTS, FILLER, NEAREST_COLOURS, NEGATIONS, PREPOSITIONS
 
-NOUNS = ("object", "terrain", "time of day")  # that a colour can belong to
+SKY = ("sky", "skies")
 
 
 def split_colours(
     tokens: Sequence[str], mentions: Sequence[Mention], subject: Mention | None
 ) -> tuple[list[Mention], list[Mention]]:
-    """All mentions but colours of unknown things next to a known object, as in "under white clouds"; and those."""
+    """All mentions but colors of unknown things next to a known object, as in "under white clouds"; and those."""
     covered = {index for one in mentions for index in range(one.start, one.end)}
     foreign = []
     for one in (one for one in mentions if one.kind == "colour" and subject):
@@ -35,10 +35,27 @@ def _begins_phrase(tokens: Sequence[str], place: int) -> bool:
     return not before or before[0] in PREPOSITIONS | BREAKS | {"with", "and", "behind", "beneath", "between", "through"}
 
 
+def split_sky_colours(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple[list[Mention], list[Mention]]:
+    """All mentions but colors of the sky, as in "under a purple sky" and "at a red sunset"; and those."""
+    of_sky = [one for one in mentions if one.kind == "colour" and _is_of_sky(tokens, mentions, one)]
+    return [one for one in mentions if one not in of_sky], of_sky
+
+
+def _is_of_sky(tokens: Sequence[str], mentions: Sequence[Mention], colour: Mention) -> bool:
+    """Whether a color stands before or after the word "sky", or before a time of day that follows a preposition."""
+    if tuple(tokens[max(0, colour.start - 2) : colour.start]) in (("sky", "is"), ("skies", "are")):
+        return True
+    nouns = {noun.start: noun.kind for noun in mentions if noun.kind in NOUNS and noun.start >= colour.end}
+    nouns |= {i: "sky" for i in range(colour.end, len(tokens)) if tokens[i] in SKY and i not in nouns}
+    place = min(nouns, default=len(tokens) + REACH)
+    is_time = nouns.get(place) == "time of day" and _after_preposition(tokens, colour.start)
+    return (nouns.get(place) == "sky" or is_time) and _reaches(tokens, colour.end, place)
+
+
 def sort_colours(
     tokens: Sequence[str], mentions: Sequence[Mention], subject: Mention | None
 ) -> tuple[list[Mention], list[Mention]]:
-    """Colours that can belong to the object, likeliest first, and those of the ground; others are dropped."""
+    """Colors that can belong to the object, likeliest first, and those of the ground; others are dropped."""
     ranked, of_ground, noun = list[tuple[int, int, Mention]](), list[Mention](), None
     for mention in sorted(mentions, key=lambda mention: -mention.start):
         if mention.kind in NOUNS:
@@ -67,7 +84,7 @@ def _after_preposition(tokens: Sequence[str], place: int) -> bool:
 
 
 def nearest_colour(slots: dict[str, Mention]) -> list[str]:
-    """A message if a prompt asks for a colour that pocket does not have."""
+    """A message if a prompt asks for a color that pocket does not have."""
     colour = slots.get("colour")
     lacking = colour and colour.typed in NEAREST_COLOURS.get(colour.phrase, "").split(", ")
-    return [f"{colour.phrase}, the colour nearest to {colour.typed}"] if colour and lacking else []
+    return [f"{colour.phrase}, the color nearest to {colour.typed}"] if colour and lacking else []

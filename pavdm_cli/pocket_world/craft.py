@@ -22,7 +22,7 @@ from pavdm_cli.pocket_world.shapes import (
 
 
 def boat(at: View) -> list[Layer]:
-    """A wooden hull under a coloured mainsail and a pale jib."""
+    """A wooden hull under a colored mainsail and a pale jib."""
     dx, dy = at.dx, at.dy
     hull = torch.maximum((dy - 0.055).abs() - 0.040, dx.abs() - 0.185 + 0.9 * dy)
     main = torch.maximum(0.012 - dx, torch.maximum(dy + 0.005, (dx / 0.15 - (dy + 0.005) / 0.26 - 1) * 0.13))

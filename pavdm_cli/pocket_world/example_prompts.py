@@ -5,7 +5,7 @@ from __future__ import annotations
 from pavdm_cli.pocket_world.prompt import preposition, with_article
 from pavdm_cli.pocket_world.vocabulary import AFLOAT, OBJECT_PHRASES
 
-ASHORE = (  # colour, motion, place, time of day, and what may follow
+ASHORE = (  # color, motion, place, time of day, and what may follow
     ("red", "drifting", "green hills", "at sunset", ", the camera pans left"),
     ("yellow", "circling", "the city", "at night", ""),
     ("turquoise", "bouncing", "sand dunes", "by day", " under a cloudy sky"),

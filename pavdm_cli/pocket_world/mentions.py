@@ -1,4 +1,4 @@
-"""Finds the known phrases of a prompt, in any inflection."""
+"""Finds what a prompt mentions: known phrases, in any inflection."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from pavdm_cli.pocket_world.vocabulary import PHRASES
 
 BREAKS = frozenset(",.;:!?()")  # boundaries of clauses
 ARTICLES = frozenset(("a", "an", "the", "any"))
-REACH = 6  # maximum words from "camera" to its direction, or from a colour to its noun
-NAMES = {"object": "object", "colour": "colour", "motion": "motion", "terrain": "place", "time of day": "time of day"}
+REACH = 6  # maximum words from "camera" to its direction, or from a color to its noun
+NAMES = {"object": "object", "colour": "color", "motion": "motion", "terrain": "place", "time of day": "time of day"}
 NAMES |= {"weather": "weather", "camera": "camera movement"}
 KINDS = tuple(NAMES)  # in the order of a caption
+NOUNS = ("object", "terrain", "time of day")  # that a color can belong to
 DRAWN = KINDS[:-2]  # filled in from the seed where a prompt leaves them out; weather is clear then, the camera still
 
 

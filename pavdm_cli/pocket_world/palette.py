@@ -1,4 +1,4 @@
-"""The colours of the painted world, red, green, blue from 0 to 1."""
+"""The colors of the painted world, red, green, blue from 0 to 1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Lamp:
-    """A sun or moon: its usual place and size in units, and its colour."""
+    """A sun or moon: its usual place and size in units, and its color."""
 
     x: float
     y: float
@@ -29,7 +29,7 @@ LIGHT = {
     "sunset": Lamp(1.16, 0.45, 0.110, (1.0, 0.84, 0.45)),
     "night": Lamp(0.30, 0.17, 0.070, (0.95, 0.95, 0.86)),
 }
-AMBIENT: dict[str, Colour] = {  # what daylight colours are multiplied by
+AMBIENT: dict[str, Colour] = {  # what daylight colors are multiplied by
     "day": (1.0, 1.0, 1.0),
     "dawn": (0.96, 0.84, 0.90),
     "sunset": (0.86, 0.62, 0.58),

@@ -1,11 +1,11 @@
-"""Parses prompts about pocket's world: object, colour, motion, place, time of day, weather and camera."""
+"""Parses prompts about pocket's world: object, color, motion, place, time of day, weather and camera."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pavdm_cli.pocket_world.colours import nearest_colour, sort_colours, split_colours
+from pavdm_cli.pocket_world.colours import nearest_colour, sort_colours, split_colours, split_sky_colours
 from pavdm_cli.pocket_world.mentions import (
     ARTICLES,
     BREAKS,
@@ -56,7 +56,7 @@ def parse(text: str) -> ParsedPrompt:
 
 
 def find_negated(tokens: Sequence[str], mentions: Sequence[Mention]) -> dict[Mention, int]:
-    """Mentions after "no", "without" and the like, to that word's index; articles and colours between are ignored."""
+    """Mentions after "no", "without" and the like, to that word's index; articles and colors between are ignored."""
     colours = {index for one in mentions if one.kind == "colour" for index in range(one.start, one.end)}
     negated = dict[Mention, int]()
     ends = dict[int, int]()  # index after a negated mention, to the index of its negation
@@ -102,10 +102,12 @@ def choose_mentions(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple
     for kind in KINDS:
         candidates = [mention for mention in mentions if mention.kind == kind]
         if kind == "colour":
-            own, foreign = split_colours(tokens, mentions, slots.get("object"))
+            own, of_sky = split_sky_colours(tokens, mentions)
+            own, foreign = split_colours(tokens, own, slots.get("object"))
             candidates, of_ground = sort_colours(tokens, own, slots.get("object"))
-            refused += [f"the ground in its own colours{left_out(of_ground)}"] if of_ground else []
-            refused += [f"no colour but the {slots['object'].typed}'s{left_out(foreign)}"] if foreign else []
+            refused += [f"the ground in its own colors{left_out(of_ground)}"] if of_ground else []
+            refused += [f"the sky in the colors of its time of day{left_out(of_sky)}"] if of_sky else []
+            refused += [f"no color but the {slots['object'].typed}'s{left_out(foreign)}"] if foreign else []
         if kind in ("motion", "terrain") and slots.get("object") and slots["object"].meaning in AFLOAT:
             possible = ON_WATER if kind == "motion" else ("sea",)
             where = "drifting, bobbing or resting" if kind == "motion" else "on the sea"

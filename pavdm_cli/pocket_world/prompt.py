@@ -15,7 +15,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.pocket_world.changing_day import split_day
 from pavdm_cli.pocket_world.mentions import DRAWN, KINDS, NAMES, Mention, known_phrases, tokenize
 from pavdm_cli.pocket_world.parse import MAX_WORDS, ParsedPrompt, parse
-from pavdm_cli.pocket_world.synonyms import FILLER, NEAREST_COLOURS, SYNONYMS
+from pavdm_cli.pocket_world.synonyms import EVERYDAY, FILLER, NEAREST_COLOURS, SYNONYMS
 from pavdm_cli.pocket_world.vocabulary import (
     AFLOAT,
     CAMERAS,
@@ -41,7 +41,7 @@ MAX_QUOTED = 200  # characters of a prompt in an error
 PREPOSITIONS = {"drifting": "over", "bouncing": "over", "circling": "above", "hovering": "above"}
 
 GRAMMAR = (
-    ("in full", "a COLOUR OBJECT MOTION over PLACE TIME OF DAY WEATHER, CAMERA MOVEMENT"),
+    ("in full", "a COLOR OBJECT MOTION over PLACE TIME OF DAY WEATHER, CAMERA MOVEMENT"),
     ("for example", "a red balloon drifting over green hills at sunset, the camera pans left"),
     ("in part", "what a prompt leaves out is filled in from the seed, except camera and weather; a note says how"),
     ("without", "what a prompt rules out (no boat, not red) is not drawn from the seed either"),
@@ -216,8 +216,8 @@ def caption_note(parsed: ParsedPrompt, text: str, caption: str, origin: str) -> 
 
 
 def suggestions(unknown: Sequence[str]) -> dict[str, str]:
-    """The nearest known word for each of the first unknown ones, if there is one."""
-    vocabulary = sorted(single_words())
+    """The nearest word with a meaning of its own for each of the first unknown ones, if there is one."""
+    vocabulary = sorted(words[0] for words in known_phrases() if len(words) == 1)
     near = {word: _nearest(word, vocabulary) for word in unknown[:NAMED]}
     return {word: close for word, close in near.items() if close}
 
@@ -229,15 +229,19 @@ def single_words() -> frozenset[str]:
 
 
 def _nearest(word: str, vocabulary: Sequence[str]) -> str:
-    """The nearest known word with the same first letter, which most typing errors keep."""
+    """The nearest known word with the same first letter, which most typing errors keep; none for everyday words."""
+    if word in EVERYDAY:
+        return ""
     cutoff = 0.85 if len(word) < 4 else 0.75 if len(word) < 6 else 0.8
-    candidates = [other for other in vocabulary if other[0] == word[0] and (len(word) > 5 or _is_one_edit(word, other))]
+    candidates = [
+        other for other in vocabulary if other[0] == word[0] and (len(word) >= 7 or _is_one_edit(word, other))
+    ]
     close = get_close_matches(word, candidates, 1, cutoff)
     return close[0] if close else ""
 
 
 def _is_one_edit(word: str, other: str) -> bool:
-    """Whether two words differ by a letter, or by two neighbours that are swapped."""
+    """Whether two words differ by a letter, or by two neighbors that are swapped."""
     start = _common_length(word, other)
     end = _common_length(word[start:][::-1], other[start:][::-1])
     left, right = (text[start : len(text) - end] for text in (word, other))

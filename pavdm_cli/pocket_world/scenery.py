@@ -36,7 +36,7 @@ class Row:
 
 FIRS = {1: Row(0.30, 0.14, 0.21, 0.060, 0.078, 0.22), 2: Row(0.52, 0.20, 0.27, 0.085, 0.100, 0.0)}
 BLOCKS = {0: Row(0.22, 0.18, 0.42, 0.085, 0.110, 0.50), 1: Row(0.30, 0.12, 0.40, 0.105, 0.140, 0.22)}
-Paint = tuple[Tensor, Tensor]  # cover (B, T, H, W), colour (B, T, 3, H, W)
+Paint = tuple[Tensor, Tensor]  # cover (B, T, H, W), color (B, T, 3, H, W)
 
 
 def firs(scenes: Sequence[Scene], layer: int, x: Tensor, base: Callable[[Tensor], Tensor], on: Canvas) -> Paint:

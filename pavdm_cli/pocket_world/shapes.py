@@ -27,7 +27,7 @@ class View:
 
 
 class Layer(NamedTuple):
-    """One shape: where it covers, how bright it is, and how much of it is a fixed colour instead of the scene's."""
+    """One shape: where it covers, how bright it is, and how much of it is a fixed color instead of the scene's."""
 
     cover: Tensor  # (B, T, H, W)
     shade: Tensor  # (B, T, H, W)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Verbs are in their base form and nouns in the singular: `parse.base_forms` undoes inflections.
+# Verbs are in their base form and nouns in the singular: `mentions.base_forms` undoes inflections.
 SYNONYMS: dict[str, dict[str, str]] = {
     "terrain": {
         "hills": "hill, valley, countryside, highland, slope",
@@ -107,7 +107,7 @@ SYNONYMS: dict[str, dict[str, str]] = {
     },
 }
 
-# Colours that pocket does not have, under the phrase of the nearest one that it has.
+# Colors that pocket does not have, under the phrase of the nearest one that it has.
 NEAREST_COLOURS = {
     "yellow": "khaki",
     "orange": "peach, copper",
@@ -125,6 +125,33 @@ FILLER = frozenset(
         *("i", "we", "you", "they", "he", "she", "us", "me", "let", "see", "sees", "seen", "seeing", "saw", "up"),
         *("show", "make", "create", "generate", "draw", "render", "video", "clip", "movie", "film", "scene", "down"),
         *("picture", "image", "animation", "view", "shot"),
+    )
+)
+# English words that differ from a known one by a letter, and are no slips for it.
+EVERYDAY = frozenset(
+    (
+        *("apps", "atlanta", "baby", "back", "bald", "baseball", "bat", "beat", "bell", "bench", "bid", "bill"),
+        *("binding", "blank", "bleach", "blew", "block", "blog", "blush", "boast", "bolt", "bomb", "boot", "bow"),
+        *("breach", "brow", "bull", "burning", "call", "cast", "castle", "ceiling", "chopper", "clean", "clearly"),
+        *("coal", "coat", "cooper", "cost", "cow", "crew", "crop", "crowd", "crown", "cruiser", "damn", "dare"),
+        *("deck", "desk", "desperate", "dessert", "disk", "dive", "dock", "dome", "done", "dose", "draft", "drawn"),
+        *("driving", "drove", "dude", "due", "duke", "dunk", "dust", "fair", "few", "filed", "fire", "firm"),
+        *("flag", "flat", "fling", "flip", "flow", "glass", "glider", "god", "golf", "good", "grab", "gravy"),
+        *("greek", "greet", "grew", "gross", "guide", "gulf", "hall", "hand", "haze", "hearing", "hell", "hope"),
+        *("horse", "hose", "however", "hunt", "jest", "kit", "lane", "lap", "late", "law", "lead", "leaf", "lean"),
+        *("lied", "life", "like", "line", "live", "look", "looking", "math", "mode", "mole", "month", "mood"),
+        *("more", "motor", "mourning", "mouth", "mover", "nigh", "non", "pack", "painting", "pairs", "pane"),
+        *("parish", "part", "parts", "pays", "peace", "pear", "pick", "pie", "pile", "pin", "pipe", "place"),
+        *("plan", "planet", "plank", "planned", "plans", "plant", "plate", "pleasure", "pod", "pony", "pound"),
+        *("puddle", "punk", "rail", "ran", "read", "reed", "rent", "reset", "resolve", "resulting", "revolver"),
+        *("ride", "rider", "rise", "robe", "role", "rome", "room", "root", "rope", "rouse", "rugby", "ruin"),
+        *("rush", "rusty", "sad", "said", "salon", "sauce", "say", "scope", "score", "seal", "seat", "seed"),
+        *("seek", "seem", "send", "share", "shoe", "shop", "short", "shorter", "showed", "showing", "side", "sill"),
+        *("silvery", "sin", "site", "ski", "skill", "skin", "sled", "slider", "slim", "slip", "slow", "smiling"),
+        *("snail", "soap", "soil", "solar", "solid", "sonar", "sore", "spain", "spine", "spring", "stair", "stare"),
+        *("stark", "start", "station", "stealing", "store", "stork", "story", "strand", "stray", "submit", "suit"),
+        *("surprise", "swamp", "swarm", "tank", "tea", "team", "tear", "tell", "than", "ton", "violent", "wage"),
+        *("waist", "waiter", "wake", "want", "weave", "wind", "winner", "wonder", "write"),
     )
 )
 NEGATIONS = frozenset(("no", "not", "without", "never", "neither", "nor"))

@@ -29,7 +29,7 @@ class Land:
     relief: tuple[float, float, float]
     waves: tuple[float, float, float]
     outline: Callable[[Tensor], Tensor]  # angle -> about -1 to 1
-    haze: tuple[float, float, float] = (0.50, 0.25, 0.0)  # how much of the horizon's colour a layer takes
+    haze: tuple[float, float, float] = (0.50, 0.25, 0.0)  # how much of the horizon's color a layer takes
 
 
 def _rolling(a: Tensor) -> Tensor:

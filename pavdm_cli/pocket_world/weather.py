@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Overcast:
-    """What weather makes of the light: how grey, how bright, and how much of the sun or moon and its glow is left."""
+    """What weather makes of the light: how gray, how bright, and how much of the sun or moon and its glow is left."""
 
-    grey: float
+    gray: float
     bright: float
     lamp: float
     glow: float
@@ -30,7 +30,7 @@ class Overcast:
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """The colours of the sky, what daylight colours are multiplied by, and how much of the lamp and its glow shows."""
+    """The colors of the sky, what daylight colors are multiplied by, and how much of the lamp and its glow shows."""
 
     zenith: Colour
     horizon: Colour
@@ -61,10 +61,10 @@ RAIN_LEAN, RAIN_SPEED, RAIN_REPEAT, RAIN_COLUMNS = 0.25, 0.60, 0.60, 6.0  # colu
 
 def light_of(time: str, weather: str = "clear") -> Light:
     """The light of a time of day in some weather."""
-    grey, bright = OVERCAST[weather].grey, OVERCAST[weather].bright
-    zenith, horizon = (_dull(colour, grey, bright) for colour in SKY[time])
+    gray, bright = OVERCAST[weather].gray, OVERCAST[weather].bright
+    zenith, horizon = (_dull(colour, gray, bright) for colour in SKY[time])
     return Light(
-        zenith, horizon, _dull(AMBIENT[time], 0.6 * grey, bright), OVERCAST[weather].lamp, OVERCAST[weather].glow
+        zenith, horizon, _dull(AMBIENT[time], 0.6 * gray, bright), OVERCAST[weather].lamp, OVERCAST[weather].glow
     )
 
 
@@ -131,13 +131,13 @@ def snowfall(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Tensor:  #
     return 0.9 * spots(x + start * wide, y, size, size, wide, on).clamp(0, 1)
 
 
-def _dull(colour: Colour, grey: float, bright: float) -> Colour:
-    """A colour mixed with a bluish grey of its brightness."""
-    if not grey:
+def _dull(colour: Colour, gray: float, bright: float) -> Colour:
+    """A color mixed with a bluish gray of its brightness."""
+    if not gray:
         return colour
     level = 0.3 * colour[0] + 0.5 * colour[1] + 0.2 * colour[2]
     red, green, blue = (
-        bright * ((1 - grey) * part + grey * level * cast) for part, cast in zip(colour, (0.96, 1.0, 1.06), strict=True)
+        bright * ((1 - gray) * part + gray * level * cast) for part, cast in zip(colour, (0.96, 1.0, 1.06), strict=True)
     )
     return red, green, blue
 

@@ -133,7 +133,7 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _unraisable(unraisable: Any) -> None:
-    """An interrupt that Python could not raise, in a finaliser or a callback, still ends the process."""
+    """An interrupt that Python could not raise, in a finalizer or a callback, still ends the process."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         exit_interrupted(getattr(unraisable.exc_value, "exit_code", INTERRUPTED))
     sys.__unraisablehook__(unraisable)

@@ -7,7 +7,7 @@ from pavdm_cli.video.io.input import VIDEO_SUFFIXES, Limits
 from pavdm_cli.video.metadata import Metadata, read_metadata
 from pavdm_cli.video.resize import scale_to_cover
 from pavdm_cli.video.write.encode import EncoderOptions, Frame
-from pavdm_cli.video.write.extend import ExtensionOptions, ExtensionWriter, check_extension
+from pavdm_cli.video.write.extend import ExtensionOptions, ExtensionWriter, check_extension, check_not_input
 from pavdm_cli.video.write.output import (
     SUFFIXES,
     check_output,
@@ -34,6 +34,7 @@ __all__ = [
     "VideoInfo",
     "VideoWriter",
     "check_extension",
+    "check_not_input",
     "check_output",
     "default_output_path",
     "is_being_written",

@@ -160,7 +160,7 @@ def vp9_packet(width: int, height: int) -> bytes:
     packets = [*codec.encode(frame), *codec.encode(None)]
     data = int.from_bytes(bytes(packets[0]))
     size = ((width - 1) << 16) | (height - 1)
-    below = len(bytes(packets[0])) * 8 - 36 - 32  # the size follows 36 bits of flags, sync code and colour
+    below = len(bytes(packets[0])) * 8 - 36 - 32  # the size follows 36 bits of flags, sync code and color
     data = data & ~(0xFFFFFFFF << below) | size << below
     return data.to_bytes(len(bytes(packets[0])))
 

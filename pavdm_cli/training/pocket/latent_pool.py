@@ -95,7 +95,7 @@ def encode_pool(
 
 
 def object_mask(mask: Tensor, frames_per_latent: int) -> Tensor:  # (B, frames, H, W) -> (B, latents, H / 8, W / 8)
-    """Where the object and its neighbourhood are: the share of its pixels per latent pixel, dilated by one."""
+    """Where the object and its neighborhood are: the share of its pixels per latent pixel, dilated by one."""
     share = nn.functional.avg_pool3d(mask[:, None], (frames_per_latent, 8, 8))[:, 0]
     return nn.functional.max_pool2d(share, 3, stride=1, padding=1)
 

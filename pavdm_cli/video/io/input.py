@@ -14,7 +14,9 @@ import av
 from av.container import InputContainer
 
 from pavdm_cli.errors import InputError
+from pavdm_cli.runtime.printable import command_line
 from pavdm_cli.video.io.truncation import is_truncated
+from pavdm_cli.video.write.output import checkpoint_path, partial_path
 
 # FFmpeg demuxers of self-contained files, which reference no other file or address.
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,flv,ogg,asf,mxf"
@@ -84,6 +86,14 @@ def _unreadable(path: str | os.PathLike[str], file: Path) -> InputError:
     return InputError(f"{path} is not a video that can be read", HINT)
 
 
+def _hint_of_partial(file: Path) -> str:
+    """How to complete a video of which only the partial file exists; empty if there is none."""
+    partial = partial_path(file)
+    if checkpoint_path(partial).exists():
+        return f"it was interrupted: `{command_line(('pavdm', 'resume'), str(file))}` completes it"
+    return f"an interrupted run left {partial}" if partial.exists() else ""
+
+
 def check_input(path: str | os.PathLike[str], hint: str = HINT) -> Path:
     """The absolute path of an existing, regular, non-empty file. Raises: InputError."""
     try:
@@ -95,7 +105,7 @@ def check_input(path: str | os.PathLike[str], hint: str = HINT) -> Path:
     if not exists and re.match(r"\w{2,}:", str(path)):
         raise InputError(f"{path} is an address, not a file", "download it first, then give the file")
     if not exists:
-        raise InputError(f"{path} does not exist", hint)
+        raise InputError(f"{path} does not exist", _hint_of_partial(Path(os.path.expanduser(path))) or hint)
     if not regular:
         raise InputError(f"{path} is {'a folder' if file.is_dir() else 'not a regular file'}", hint)
     if empty:

@@ -48,12 +48,17 @@ class ExtensionOptions:
     scale: Scale = field(default_factory=Scale)  # for new frames, if it results in the video's size
 
 
+def check_not_input(video: VideoInfo, target: Path) -> None:
+    """Reject an output that is the input. Raises: OutputError."""
+    for file in (target, partial_path(target)):
+        if os.path.exists(file) and file.samefile(video.path):  # unlike Path.exists, accepts names that are too long
+            raise OutputError(f"{target} would overwrite its own input", "choose another name with -o")
+
+
 def check_extension(video: VideoInfo, path: str | os.PathLike[str], options: ExtensionOptions | None = None) -> None:
     """Reject outputs that cannot be written, before any slow work. Raises: OutputError, UsageError."""
     options, target = options or ExtensionOptions(), Path(path)
-    for file in (target, partial_path(target)):
-        if file.exists() and file.samefile(video.path):
-            raise OutputError(f"{target} would overwrite its own input", "choose another name with -o")
+    check_not_input(video, target)
     if options.only_new:
         return
     with open_input(video.path, video.limits) as source:

@@ -119,7 +119,7 @@ def matching_params(video: VideoInfo, rate: Fraction, options: EncoderOptions) -
         header, size = bytes(context.extradata or b""), (context.width, context.height)
         ticks = [1 / context.framerate] if context.framerate else []  # x264 stores its time base as the rate
     default_params = VideoParams(video.width, video.height, rate)
-    if suffix == ".webm":  # VP9 has no header: the video's own rate and colours decide
+    if suffix == ".webm":  # VP9 has no header: the video's own rate and colors decide
         is_generated = video.rate == rate and video_params.color_space == default_params.color_space
         candidates = iter(
             [default_params if is_generated else replace(video_params, variable_frame_rate=False, max_rate=None)]
