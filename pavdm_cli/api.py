@@ -1,6 +1,7 @@
 """The Python API that `import pavdm_cli` offers: `generate`, `generate_batch`, `extend`, `load_model`, `list_models`.
 
 Options have the names of the command line, with underscores: `generate("a boat", seconds=5, steps=6, device="cpu")`.
+Errors and notes name them so, too.
 """
 
 from __future__ import annotations
@@ -30,15 +31,25 @@ from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.spec import ModelSpec
+from pavdm_cli.runtime.python_names import python_names, with_python_names
 from pavdm_cli.runtime.validation import check_types
 from pavdm_cli.video import read_image
 from pavdm_cli.video.write.output import check_output
 
 Frame = NDArray[np.uint8]  # (H, W, 3), RGB
 EXTENSION_OPTIONS = field_names(Extension) - {"source"}
+NEW_VIDEO_OPTIONS = frozenset({"image", "loop", "warmup", "scale", "scale_filter", "encoder", "ffmpeg"})
 INTERNAL_FIELDS = frozenset(
     {"prompt", "model", "options", "execution", "output", "extension", "source_caption", "path", "force", "processes"}
-)
+) | {"forever", "redo", "sink", "repeat_positions", "stream_format", "cache_modulation", "cache_text", "fused_kernels"}
+COMMAND_ONLY = {  # options of the commands, and what there is instead
+    "output": "give the path to save()",
+    "force": "give it to save()",
+    "count": "call it once for each seed",
+    "plan": "`pavdm generate --plan` shows the plan",
+    "config": "configuration files are read by commands only",
+    "forever": 'use seconds="forever"',
+}
 
 
 def list_models() -> list[ModelSpec]:
@@ -51,8 +62,9 @@ def load_model(name: str = registry.DEFAULT, **options: Any) -> Model:
 
     name: a model name or a folder of weights; options: defaults for all of its videos. Raises: UsageError, ModelError.
     """
-    _check_names(name, options)
-    return Model(registry.find(name).spec.name, options)
+    with python_names():
+        _check_names(options, known_options(name))
+        return Model(registry.find(name).spec.name, options)
 
 
 def generate(prompt: str, *, model: str | Model = registry.DEFAULT, **options: Any) -> Video:
@@ -69,8 +81,9 @@ def extend(path: str | Path, prompt: str = "", *, model: str | Model | None = No
     Raises: UsageError, ModelError, InputError.
     """
     if model is None:
-        name = continuation.inherit_settings({}, Path(path))["model"]
-        model = load_model(continuation.find_inherited_model(name, Path(path)).spec.name)
+        with python_names():
+            name = continuation.inherit_settings({}, Path(path))["model"]
+            model = load_model(continuation.find_inherited_model(name, Path(path)).spec.name)
     return (model if isinstance(model, Model) else load_model(model)).extend(path, prompt, **options)
 
 
@@ -86,7 +99,8 @@ def generate_batch(
     from pavdm_cli.batch.run import run_jobs
 
     model_with_options = load_model(model, **options)
-    return run_jobs([model_with_options.generate(**{"seed": 0, **job}).request for job in jobs], Path(folder))
+    with python_names():
+        return run_jobs([model_with_options.generate(**{"seed": 0, **job}).request for job in jobs], Path(folder))
 
 
 class Model:
@@ -96,16 +110,18 @@ class Model:
         self.name, self.options = name, options
         self._loaded_model: LoadedRunner | None = None
 
+    @python_names()
     def generate(self, prompt: str, **options: Any) -> Video:
         """Same as the function `generate`."""
-        _check_names(self.name, options)
+        _check_names(options, known_options(self.name))
         request = self._request(prompt, options)
         check(request)
         return Video(self, request)
 
+    @python_names()
     def extend(self, path: str | Path, prompt: str = "", **options: Any) -> Video:
         """Same as the function `extend`."""
-        _check_names(self.name, options, EXTENSION_OPTIONS)
+        _check_names(options, known_options(self.name) - NEW_VIDEO_OPTIONS | EXTENSION_OPTIONS)
         extension = Extension(Path(path), **{name: options[name] for name in EXTENSION_OPTIONS & options.keys()})
         other_options = {name: value for name, value in options.items() if name not in EXTENSION_OPTIONS}
         inherited = continuation.inherit_settings(self.options | other_options | {"model": self.name}, Path(path))
@@ -120,6 +136,8 @@ class Model:
         values = self.options | options | {"prompt": prompt, "model": self.name} | overrides
         if isinstance(size := values.get("size"), str):
             values["size"] = frame_size(size, values.get("aspect", ""), registry.find(self.name).spec)
+        if isinstance(lora := values.get("lora"), str):
+            values["lora"] = [lora]
         if image := values.get("image"):
             values["image"] = Path(image)
         if isinstance(length := values.get("seconds"), str):
@@ -155,6 +173,7 @@ class Video:
         return f"<Video of {request.prompt!r} by {self.model.name}: {length}, seed {request.seed}{new}>"
 
     @property
+    @python_names()
     def notes(self) -> list[str]:
         """What the command line would note: words that the model does not know, and how the prompt is filled in."""
         config = self._config()
@@ -162,7 +181,7 @@ class Video:
         if self.source:
             _, notes = continuation.with_prompt(self.request, self.source)
             notes += continuation.shape_notes(config, self.source) + continuation.start_notes(config, self.source)
-        return [*notes, *config.notes]
+        return [with_python_names(note) for note in (*notes, *config.notes)]
 
     @property
     def fps(self) -> Fraction:
@@ -174,8 +193,9 @@ class Video:
 
         For a continuation: only the new frames, at the source's frame rate.
         """
-        for chunk in self._chunks(*self.model.prepare(self._config())):
-            yield from chunk
+        with python_names():
+            for chunk in self._chunks(*self.model.prepare(self._config())):
+                yield from chunk
 
     def _chunks(self, config: GenerationConfig, runner: ModelRunner) -> Iterator[Any]:
         if self.source:
@@ -188,6 +208,7 @@ class Video:
             return image_start.frames_from_image(config, runner, read_image(self.request.image))
         return pipeline.generate_frames(config, runner)
 
+    @python_names()
     def save(self, path: str | Path, *, force: bool = False) -> Path:
         """Write the video to a file. If interrupted, `pavdm resume` continues it. Raises: PavdmError."""
         if self.request.endless:
@@ -212,18 +233,16 @@ class Video:
         )
 
 
-def _check_names(model: str, options: dict[str, Any], extra: frozenset[str] = frozenset()) -> None:
-    """Reject unknown options, and those that the call sets itself. Raises: UsageError, ModelError."""
-    model_options = {option.key for option in registry.find(model).options}
-    known_names = (
-        field_names(Request)
-        | field_names(ExecutionConfig)
-        | field_names(Output)
-        | {"aspect", "at"}
-        | model_options
-        | extra
-    ) - INTERNAL_FIELDS
-    if unknown := sorted(options.keys() - known_names):
+def known_options(model: str) -> frozenset[str]:
+    """The options of a model's new videos. Raises: ModelError."""
+    model_options = frozenset(option.key for option in registry.find(model).options)
+    fields = field_names(Request) | field_names(ExecutionConfig) | field_names(Output)
+    return (fields | {"aspect", "at"} | model_options) - INTERNAL_FIELDS
+
+
+def _check_names(names: Iterable[str], known_names: frozenset[str]) -> None:
+    """Reject unknown options, and those that the call sets itself. Raises: UsageError."""
+    if unknown := sorted({*names} - known_names):
         close = nearest_option(unknown[0], sorted(known_names))
         hint = f"did you mean {close}?" if close else f"known: {', '.join(sorted(known_names))}"
-        raise UsageError(f"unknown option {unknown[0]!r}", hint)
+        raise UsageError(f"unknown option {unknown[0]!r}", COMMAND_ONLY.get(unknown[0], hint))

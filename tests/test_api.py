@@ -11,11 +11,16 @@ import av
 import numpy as np
 import pytest
 import torch
+import typer.main
 from support.clips import greys, make
 from support.command import pavdm
 
 import pavdm_cli
+from pavdm_cli.api import known_options
+from pavdm_cli.app import app
 from pavdm_cli.errors import DeviceError, OutputError, PavdmError, UsageError
+from pavdm_cli.models import registry
+from pavdm_cli.runtime.python_names import with_python_names
 from pavdm_cli.video import read_metadata
 
 ROOT = Path(__file__).parents[1]
@@ -89,7 +94,7 @@ def test_mistakes_are_raised_before_any_work(model: pavdm_cli.Model) -> None:
     for misplaced in ("only_new", "path", "prompt_text"):
         with pytest.raises(UsageError, match=f"unknown option '{misplaced}'"):
             model.generate(PROMPT, **{misplaced: True})
-    with pytest.raises(UsageError, match="--seconds and --frames"):
+    with pytest.raises(UsageError, match=r"^seconds and frames cannot"):
         pavdm_cli.generate(PROMPT, seconds=3, frames=3)
     Path("v.mp4").write_text("mine")
     with pytest.raises(OutputError, match="exists"):
@@ -193,3 +198,43 @@ def test_a_misspelled_option_gets_the_nearest_name() -> None:
     with pytest.raises(UsageError, match="unknown option 'second'") as error:
         pavdm_cli.generate("a red ball", second=1)
     assert error.value.hint == "did you mean seconds?"
+
+
+@pytest.mark.parametrize(
+    ("options", "message", "hint"),
+    [
+        ({"scale": 9}, "scale must be 1 to 8, got 9", "1 keeps the model's native size"),
+        ({"size": "720x1280"}, "pocket supports 192x128 or 96x64, got 720x1280", 'use size="96x64"'),
+        ({"seconds": 1e9}, "seconds=1", "for example seconds=10"),
+        ({"method": "none"}, "method must be", ""),
+        ({"count": 3}, "unknown option 'count'", "call it once for each seed"),
+        ({"output": "a.mp4"}, "unknown option 'output'", "give the path to save()"),
+        ({"sink": 1}, "unknown option 'sink'", ""),
+        ({"aesthetic_score": 7.0}, "unknown option 'aesthetic_score'", ""),
+    ],
+)
+def test_errors_name_parameters_of_python(options: dict[str, object], message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as error:
+        pavdm_cli.generate(PROMPT, device="cpu", **options)
+    assert (message in error.value.message, hint in error.value.hint) == (True, True), error.value.as_line()
+    assert "--" not in error.value.as_line()
+    assert str(error.value) == error.value.message
+
+
+def test_flags_become_parameters_and_commands_stay() -> None:
+    text = "--cfg-batching or --frames 9, --size 96x64; omit --no-reencode; `pavdm info --json` --at 2s:"
+    expected = 'cfg_batching or frames=9, size="96x64"; omit reencode=False; `pavdm info --json` at 2s:'
+    assert with_python_names(text) == expected
+
+
+def test_the_document_lists_what_differs_and_the_options_of_models() -> None:
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8").partition("## Options")[2]
+    documented = {flag.replace("-", "_") for flag in re.findall(r"--([a-z-]+)", text)}
+    command = typer.main.get_command(app).get_command(None, "generate")
+    flags = {option[2:].replace("-", "_") for each in command.params for option in each.opts if option[:2] == "--"}
+    models = dict(re.findall(r"^\| `([\w.-]+)`.* \| (.*) \|$", text, re.MULTILINE))
+    known = frozenset[str]().union(*(known_options(spec.name) for spec in pavdm_cli.list_models()))
+    assert flags - known - documented == set()
+    for spec in pavdm_cli.list_models():
+        row = next(value for key, value in models.items() if spec.name.startswith(key.rstrip(".")))
+        assert re.findall(r"`(\w+)`", row) == [option.key for option in registry.find(spec.name).options]

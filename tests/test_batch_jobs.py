@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.command import pavdm
-from support.options import ROOT, parsed, sample
+from support.options import ROOT, as_text, parsed, sample
 
 from pavdm_cli.batch.jobs_file import BadLine, Row, read_rows
 from pavdm_cli.commands import batch_jobs, config
@@ -41,7 +41,7 @@ def test_every_option_of_generate_can_be_in_a_job(key: str) -> None:
     value = sample(GENERATE[key])
     (converted,) = values_of(Row(1, {key: value}, is_text=False)).values()
     assert converted == (Path(value) if GENERATE[key].type is Path else value)
-    text = " ".join(value) if isinstance(value, list) else str(value)
+    text = as_text(GENERATE[key], value) if isinstance(value, list) else str(value)
     assert values_of(Row(1, {key.replace("_", "-"): text}, is_text=True)) == {GENERATE[key].name: converted}
 
 

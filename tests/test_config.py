@@ -11,7 +11,7 @@ import av
 import pytest
 import torch
 from support.command import pavdm
-from support.options import ROOT, parsed, sample
+from support.options import ROOT, as_text, parsed, sample
 
 from pavdm_cli.commands import common, config, plan
 from pavdm_cli.commands.config_file import to_toml
@@ -90,7 +90,7 @@ def test_every_option_can_be_in_a_file_and_in_a_variable(key: str, monkeypatch: 
     prompt = [PROMPT] if key != "prompt" else []
     Path("given.toml").write_text(to_toml({key: value}))
     from_file = parsed("generate", *prompt, "--config", "given.toml").params[option.name]
-    text = " ".join(value) if option.is_list else str(value).lower() if value is True else str(value)
+    text = as_text(option, value) if option.is_list else str(value).lower() if value is True else str(value)
     monkeypatch.setenv(variable_name(key, ("generate",)), text)
     assert parsed("generate", *prompt).params[option.name] == from_file
     if key not in ("quiet", "verbose"):  # which act by their callbacks

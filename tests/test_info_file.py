@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import pytest
+from PIL import Image
 from support.clips import ClipSpec, corners, greys, make
 from support.command import pavdm
 
@@ -149,3 +150,18 @@ def test_only_damaged_metadata_is_reported(comment, code, monkeypatch):
     assert (result.code, "metadata that cannot be read" in result.err) == (code, code == 3)
     result = pavdm("extend", "v.mp4", "-p", "a red ball", "--seconds", "1", "--plan")
     assert (result.code, "damaged metadata is ignored" in result.err) == (0, code == 3)
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, (66, 50)), (5, (330, 50)), (30, (396, 200))])
+def test_a_contact_sheet_has_up_to_24_frames(count: int, size: tuple[int, int]) -> None:
+    make(Path("v.mp4"), greys(count))
+    code, _, err = pavdm("info", "v.mp4", "--sheet", "v.png")
+    assert (code, err) == (0, "contact sheet: v.png\n")
+    assert Image.open("v.png").size == size
+
+
+@pytest.mark.parametrize(("name", "code"), [("v.jpg", 2), ("no/v.png", 4)])
+def test_a_contact_sheet_that_cannot_be_written_is_one_line(name: str, code: int) -> None:
+    make(Path("v.mp4"), greys(3))
+    result = pavdm("info", "v.mp4", "--sheet", name)
+    assert (result.code, result.out, result.err.count("\n")) == (code, "", 2)

@@ -80,8 +80,10 @@ def test_what_brings_nothing_where_it_runs_is_a_note(words, notes):
 
 @pytest.mark.parametrize("command", ["generate", "extend"])
 def test_every_option_of_open_sora_alone_is_ignored_by_pocket(command):
-    assert panel("opensora-v1.2", command).keys() == IDLE.keys() - {"--aspect"}
-    assert panel("pocket", command).keys() == {"--fp32-timesteps"}
+    of_opensora = panel("Models: opensora", command).keys() | panel("Models: opensora, skyreels, wan", command).keys()
+    assert of_opensora == IDLE.keys() - {"--aspect"}
+    assert panel("Models: opensora, pocket", command).keys() == {"--fp32-timesteps"}
+    assert "--shift" in panel("Models: skyreels, wan", command)
     assert all(isinstance(option, IgnoredOption) and option.reason for option in IDLE.values())
 
 

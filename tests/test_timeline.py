@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.command import pavdm
+from support.options import parsed
 
 import pavdm_cli
+from pavdm_cli.commands.batch_jobs import read_jobs
 from pavdm_cli.commands.common import join_at_pairs
 from pavdm_cli.commands.info import command
 from pavdm_cli.errors import InputError, UsageError
@@ -172,3 +174,31 @@ def test_a_damaged_timeline_in_a_file_is_not_used(change: object) -> None:
     fields, wrong = valid_fields(json.loads(json.dumps({"prompt": BALL, "timeline": [change]})))
     assert "timeline" not in fields
     assert wrong
+
+
+def test_later_prompts_are_written_in_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "3s: a red ball; 2 kites at night; 5s: a blue kite by day"
+    entries = ["3s: a red ball; 2 kites at night", "5s: a blue kite by day"]
+    by_time = dict(entry.split(": ") for entry in entries)
+    files = {
+        "list.toml": f"at = {json.dumps(entries)}",
+        "table.toml": "at = {" + ", ".join(f'"{time}" = "{prompt}"' for time, prompt in by_time.items()) + "}",
+        "map.yaml": "at:\n" + "".join(f"  {time}: {prompt}\n" for time, prompt in by_time.items()),
+    }
+    jobs = {
+        "a.csv": f'prompt,at\n{BALL},"{text}"\n',
+        "b.jsonl": json.dumps({"prompt": BALL, "at": entries}),
+        "c.jsonl": json.dumps({"prompt": BALL, "at": by_time}),
+    }
+    expected = "['3s: a red ball; 2 kites at night', '5s: a blue kite by day']"
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+        plan = json.loads(pavdm("generate", BALL, "--config", name, "--plan", "--json", folder=tmp_path).out)
+        assert plan["settings"]["at"]["value"] == expected, name
+    for name, content in jobs.items():
+        (tmp_path / name).write_text(content)
+        (job,) = read_jobs(parsed("batch", str(tmp_path / name), "-d", "v"), tmp_path / name)
+        assert [str(change) for change in job.request.timeline] == entries, name
+    monkeypatch.setenv("PAVDM_AT", text)
+    plan = json.loads(pavdm("generate", BALL, "--plan", "--json", folder=tmp_path).out)
+    assert plan["settings"]["at"]["value"] == expected

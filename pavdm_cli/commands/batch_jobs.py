@@ -26,6 +26,7 @@ from pavdm_cli.commands.option_values import Option, check_value, command_option
 from pavdm_cli.errors import PavdmError, UsageError
 from pavdm_cli.generation.checks import check
 from pavdm_cli.generation.request import Request
+from pavdm_cli.generation.timeline import split_changes
 from pavdm_cli.runtime.untrusted import InvalidError, parse_json, summarize
 
 # Options that a job cannot have, and why.
@@ -113,7 +114,7 @@ def _values(row: Row, defaults: Defaults) -> Iterator[tuple[str, Any]]:
 def _from_text(option: Option, text: str) -> Any:
     """Convert a cell to its option's type; invalid text is returned unchanged."""
     if option.is_list:
-        return text.split()
+        return split_changes(text) if option.is_timeline else text.split()
     if option.type not in (bool, int, float):
         return text.strip()
     try:

@@ -197,11 +197,14 @@ def with_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _by_model() -> list[tuple[str, ModelOption]]:
-    """Every model option, with the first model that defines it."""
-    first: dict[str, tuple[str, ModelOption]] = {}
+    """Every model option, with a panel that names the models that have it, options of the same models together."""
+    options, families = dict[str, ModelOption](), dict[str, list[str]]()
     for model in registry.all_models():
-        first = {option.key: (model.spec.name, option) for option in model.options} | first
-    return list(first.values())
+        for option in model.options:
+            options.setdefault(option.key, option)
+            families.setdefault(option.key, []).append(re.split("[^a-z]", model.spec.name)[0])
+    panels = {key: f"Models: {', '.join(sorted({*names}))}" for key, names in families.items()}
+    return sorted(((panels[key], option) for key, option in options.items()), key=lambda pair: pair[0])
 
 
 def complete(names: Iterable[str]) -> Callable[[str], list[str]]:

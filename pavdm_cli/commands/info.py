@@ -30,6 +30,9 @@ def info(
     config: Annotated[
         bool, typer.Option("--config", help="Print a configuration file that reproduces the video.")
     ] = False,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Also write a contact sheet, 24 frames at equal intervals, to this .png file.")
+    ] = None,
 ) -> None:
     """Show a video's size, length, codecs and tracks, and its generation parameters if pavdm made it.
 
@@ -41,12 +44,18 @@ def info(
     from pavdm_cli.generation.metadata import first_lines, valid_fields
     from pavdm_cli.generation.prompt_ranges import prompt_ranges
     from pavdm_cli.video import open_video, read_metadata
+    from pavdm_cli.video.contact_sheet import check_sheet, write_video_sheet
     from pavdm_cli.video.io.summary import describe_video, summary_rows
 
     if config and as_json:
         raise UsageError("--config and --json cannot be combined", "give one of them")
+    if sheet:
+        check_sheet(sheet)
     file = _find_partial(file)
     video = open_video(file)
+    if sheet:
+        write_video_sheet(sheet, video)
+        ui.info(f"contact sheet: {sheet}")
     metadata, errors = valid_fields(read_metadata(file) or {})
     if "prompt" not in metadata:
         metadata, errors = {}, []

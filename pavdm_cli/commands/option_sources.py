@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import typer
 from pavdm_cli import ui
 from pavdm_cli.commands.option_values import Option, command_options, option_key, suggest_option
 from pavdm_cli.errors import PavdmError, UsageError
+from pavdm_cli.generation.timeline import split_changes
 
 TOP_LEVEL_COMMANDS = ("generate", "extend", "batch")  # commands that top-level keys apply to
 ALTERNATIVES = (("seconds", "frames"), ("at", "timeline"))  # mutually exclusive; the source with higher precedence wins
@@ -55,6 +57,14 @@ def set_variable_names(context: typer.Context) -> None:
     for parameter in parameters:
         parameter.envvar = variable_name(option_key(parameter), command_path(context))
         parameter.show_envvar = False  # the help of --config explains them all
+        if parameter.name == "at":
+            parameter.value_from_envvar = partial(_changes_from_variable, parameter)
+
+
+def _changes_from_variable(parameter: Any, context: Any) -> list[str] | None:
+    """The later prompts in a variable, which are not separated by spaces as other lists are."""
+    text = parameter.resolve_envvar_value(context)
+    return split_changes(text) if text else None
 
 
 def resolve_exclusive_options(context: typer.Context) -> None:

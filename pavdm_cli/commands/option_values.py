@@ -38,6 +38,11 @@ class Option:
         return str(self.parameter.name)
 
     @property
+    def is_timeline(self) -> bool:
+        """Whether its values are prompts with their times, which are separated by semicolons in text."""
+        return self.name == "at"
+
+    @property
     def choices(self) -> tuple[Any, ...]:
         """The allowed values; empty if unrestricted."""
         return get_args(self.type) if get_origin(self.type) is Literal else ()
@@ -78,6 +83,8 @@ def check_value(option: Option, value: Any) -> CheckResult:
     """Validate a value from a file; true and false are accepted for on and off."""
     if type(value) is bool and {"on", "off"} <= {*option.choices}:
         value = "on" if value else "off"
+    if option.is_timeline and type(value) is dict and all(type(prompt) is str for prompt in value.values()):
+        value = [f"{time}: {prompt}" for time, prompt in value.items()]
     kind, values = option.kind, value if option.is_list and type(value) is list else [value]
     wrong = [item for item in values if not kind.fits(item)]
     if wrong:

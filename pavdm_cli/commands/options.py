@@ -52,6 +52,23 @@ Aspect = Annotated[
 Fps = Annotated[
     float | None, typer.Option(help="Frames per second; default: the model's own.", rich_help_panel=VIDEO_PANEL)
 ]
+SizeOfInput = Annotated[
+    str | None,
+    typer.Option(
+        autocompletion=complete(SIZES),
+        help="Size in pixels at which the model works, as WIDTHxHEIGHT or a name from 144p to 720p; default: that at "
+        "which this model made INPUT, else the model's own. The file keeps INPUT's size.",
+        rich_help_panel=VIDEO_PANEL,
+    ),
+]
+FpsOfInput = Annotated[
+    float | None,
+    typer.Option(
+        help="Frame rate at which the model works; default: that at which this model made INPUT, else the model's own. "
+        "The file keeps INPUT's frame rate.",
+        rich_help_panel=VIDEO_PANEL,
+    ),
+]
 Image = Annotated[
     Path | None,
     typer.Option(

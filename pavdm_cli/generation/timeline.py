@@ -119,6 +119,11 @@ def is_change(text: str) -> bool:
     return re.fullmatch(ENTRY, text.strip(), re.DOTALL) is not None
 
 
+def split_changes(text: str) -> list[str]:
+    """The entries of a text like "20s: a prompt; 1:20: another one"."""
+    return re.split(rf"\s*;\s*(?={TIME}\s*:\s)", text.strip())
+
+
 def parse_timeline(at: Any = (), timeline: Any = ()) -> tuple[PromptChange, ...]:
     """Parse `at` (entries like "20s: a prompt", or pairs) or `timeline` (a file, or changes).
 

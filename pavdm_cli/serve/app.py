@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 
 from pavdm_cli import __version__
 from pavdm_cli.errors import DeviceError, ModelError, OutputError, PavdmError
+from pavdm_cli.runtime.python_names import with_python_names
 from pavdm_cli.serve.guard import Guard
 from pavdm_cli.serve.responses import error_response
 from pavdm_cli.serve.routes import control, pages, server, streams, videos
@@ -56,7 +57,7 @@ def create_app(settings: ServeSettings, preload: bool = True) -> FastAPI:
 def _pavdm_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PavdmError)
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 400)
-    message = f"{error.message}; {error.hint}".removesuffix("; ")
+    message = with_python_names(error.as_line())  # fields are named like parameters in Python
     folder = request.app.state.service.settings.folder
     for path in (folder / "uploads", folder):  # a client need not know where files are
         message = message.replace(f"{path}/", "")

@@ -17,6 +17,7 @@ from pavdm_cli.generation import stored_request
 from pavdm_cli.generation.checks import format_prompts
 from pavdm_cli.generation.request import build_request
 from pavdm_cli.models.adapter import Prompt
+from pavdm_cli.runtime.python_names import with_python_names
 from pavdm_cli.serve import examples
 from pavdm_cli.serve.schemas import Change, Video, VideoError
 from pavdm_cli.serve.session import Hub
@@ -80,6 +81,7 @@ class Service:
         request, session = request_of(record, self.settings), self.hub.find(record.id)
         spec = request.spec
         prompts = _prompts(record.request)
+        notes = [*json.loads(record.notes), *(note for each in prompts for note in each.notes)]
         captions = [each.caption or each.text for each in prompts] or [""] * (1 + len(request.timeline))
         scale, fps = request.output.resolve_scale(spec), record.fps or spec.fps
         height, width = (side * scale for side in spec.size)
@@ -95,7 +97,7 @@ class Service:
             model=spec.name,
             prompt=request.prompt,
             caption=captions[0],
-            notes=[*json.loads(record.notes), *(note for each in prompts for note in each.notes)],
+            notes=[with_python_names(note) for note in notes],
             seconds=f"{record.total / fps:g}" if record.total else "forever",
             size=record.size or f"{width}x{height}",
             scale=None if record.size else scale,

@@ -18,9 +18,16 @@ def parsed(command: str, *words: str) -> Any:
     return ROOT.commands[command].make_context(command, list(words), parent=root)
 
 
+def as_text(option: Option, values: list[Any]) -> str:
+    """A list as it is written in a variable or a cell."""
+    return ("; " if option.is_timeline else " ").join(map(str, values))
+
+
 def sample(option: Option) -> Any:
     """A value that an option takes."""
     if get_origin(option.type) is Literal:
         return option.choices[-1]
+    if option.is_timeline:
+        return ["1s: a/b.c", "2s: a"]
     value = {bool: True, int: max(1, int(max(option.minimum, 0))), float: 0.5}.get(option.type, "a/b.c")
     return [value, value] if option.is_list else value
