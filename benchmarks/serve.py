@@ -2,6 +2,9 @@
 
 One server on loopback with `pocket`; one row in `benchmarks/results/serve.jsonl`. `python benchmarks/serve.py`. With
 Chromium and playwright also how often the page's video stalls at real time, alone and with a tab that occupies a core.
+
+A stall is a `waiting` event. It need not cost time: when Chromium's decoder is late, as on a busy core or with little
+in the buffer, the clock of a video without audio runs on, and frames are dropped.
 """
 
 from __future__ import annotations

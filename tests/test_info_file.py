@@ -157,7 +157,8 @@ def test_a_contact_sheet_has_up_to_24_frames(count: int, size: tuple[int, int]) 
     make(Path("v.mp4"), greys(count))
     code, _, err = pavdm("info", "v.mp4", "--sheet", "v.png")
     assert (code, err) == (0, "contact sheet: v.png\n")
-    assert Image.open("v.png").size == size
+    with Image.open("v.png") as image:
+        assert image.size == size
 
 
 @pytest.mark.parametrize(("name", "code"), [("v.jpg", 2), ("no/v.png", 4)])

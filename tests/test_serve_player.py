@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from support.browser import PLAYING, frame, open_page, run_browser, start, until, until_stats
+from support.browser import PLAYING, finish, frame, open_page, run_browser, start, until, until_stats
 from support.serving import BALL, listening, submit, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -23,6 +23,17 @@ NO_CODEC = """
     HTMLMediaElement.prototype.canPlayType = () => "";
 """
 NO_SOURCE = "delete window.MediaSource; delete window.ManagedMediaSource;"
+# Seconds that are loaded when playback starts, and milliseconds since the first frame.
+LOADED = """
+    let first;
+    const play = HTMLMediaElement.prototype.play;
+    addEventListener("loadeddata", () => { first ??= performance.now(); }, true);
+    HTMLMediaElement.prototype.play = function () {
+        const { buffered, currentTime } = this;
+        window.played ??= [buffered.end(buffered.length - 1) - currentTime, performance.now() - first];
+        return play.call(this);
+    };
+"""
 # Nothing plays before the test allows it.
 STILL = """
     const play = HTMLMediaElement.prototype.play;
@@ -119,6 +130,18 @@ def test_a_browser_without_media_source_plays_the_finished_file(browser: Any, ad
     until_stats(page, "completed")
     until(page, PLAYING)
     assert page.errors == []
+    page.context.close()
+
+
+@pytest.mark.parametrize("browser", ["chromium"], indirect=True)
+def test_playback_starts_once_a_second_is_loaded_or_nothing_more_comes(browser: Any, address: str) -> None:
+    page = open_page(browser, address, LOADED)
+    start(page, BALL)
+    until(page, "window.played")
+    loaded, waited = page.evaluate("window.played")
+    assert loaded >= 1 or waited >= 1900
+    until(page, PLAYING)
+    finish(page)
     page.context.close()
 
 

@@ -42,20 +42,12 @@ def info(
     """
     from pavdm_cli import ui
     from pavdm_cli.generation.metadata import first_lines, valid_fields
-    from pavdm_cli.generation.prompt_ranges import prompt_ranges
-    from pavdm_cli.video import open_video, read_metadata
-    from pavdm_cli.video.contact_sheet import check_sheet, write_video_sheet
+    from pavdm_cli.video import read_metadata
     from pavdm_cli.video.io.summary import describe_video, summary_rows
 
     if config and as_json:
         raise UsageError("--config and --json cannot be combined", "give one of them")
-    if sheet:
-        check_sheet(sheet)
-    file = _find_partial(file)
-    video = open_video(file)
-    if sheet:
-        write_video_sheet(sheet, video)
-        ui.info(f"contact sheet: {sheet}")
+    file, video = _open(file, sheet)
     metadata, errors = valid_fields(read_metadata(file) or {})
     if "prompt" not in metadata:
         metadata, errors = {}, []
@@ -71,19 +63,9 @@ def info(
         return
     lines = align_rows(summary_rows(facts))
     if metadata:
-        metadata_rows = dict(metadata)
-        if "source" in metadata and "fps" in metadata:
-            metadata_rows["fps"] = f"{metadata['fps']}, of the model"
-        if not is_complete:
-            metadata_rows["frames"] = _frames_row(file, metadata, video.frames, num_missing)
-        elif "source" in metadata and "frames" in metadata:
-            metadata_rows["frames"] = f"{metadata['frames']} added, at {float(video.rate):.6g} fps"
-        metadata_rows |= {"timeline": "; ".join(_changes(metadata))} if "timeline" in metadata else {}
-        if "prompt_ranges" in metadata:
-            metadata_rows["prompt_ranges"] = "; ".join(map(str, prompt_ranges(metadata)))
-        metadata_rows |= {"redo": "; ".join(map(_redo_row, metadata["redo"]))} if "redo" in metadata else {}
+        rows = _metadata_rows(file, metadata, video, None if is_complete else num_missing)
         lines = [
-            *align_rows([(name, _plain(value)) for name, value in metadata_rows.items()]),
+            *align_rows([(name, _plain(value)) for name, value in rows.items()]),
             "",
             *lines,
             "",
@@ -91,6 +73,22 @@ def info(
         ]
         lines += _redo_commands(metadata, video)
     ui.print_lines(lines)
+
+
+def _open(file: Path, sheet: Path | None) -> tuple[Path, VideoInfo]:
+    """The file that exists and its video, of which a contact sheet is written if there is to be one."""
+    from pavdm_cli import ui
+    from pavdm_cli.video import open_video
+    from pavdm_cli.video.contact_sheet import check_sheet, write_video_sheet
+
+    if sheet:
+        check_sheet(sheet)
+    file = _find_partial(file)
+    video = open_video(file)
+    if sheet:
+        write_video_sheet(sheet, video)
+        ui.info(f"contact sheet: {sheet}")
+    return file, video
 
 
 def _find_partial(file: Path) -> Path:
@@ -107,6 +105,24 @@ def _find_partial(file: Path) -> Path:
         raise InputError(f"{file} was interrupted before its first frame", f"`{resume}` continues it")
     ui.note(f"{file} is not complete: this is {partial}")
     return partial
+
+
+def _metadata_rows(file: Path, metadata: dict[str, Any], video: VideoInfo, num_missing: int | None) -> dict[str, Any]:
+    """The generation parameters as they are shown; num_missing: frames, None of a complete video."""
+    from pavdm_cli.generation.prompt_ranges import prompt_ranges
+
+    metadata_rows = dict(metadata)
+    if "source" in metadata and "fps" in metadata:
+        metadata_rows["fps"] = f"{metadata['fps']}, of the model"
+    if num_missing is not None:
+        metadata_rows["frames"] = _frames_row(file, metadata, video.frames, num_missing)
+    elif "source" in metadata and "frames" in metadata:
+        metadata_rows["frames"] = f"{metadata['frames']} added, at {float(video.rate):.6g} fps"
+    metadata_rows |= {"timeline": "; ".join(_changes(metadata))} if "timeline" in metadata else {}
+    if "prompt_ranges" in metadata:
+        metadata_rows["prompt_ranges"] = "; ".join(map(str, prompt_ranges(metadata)))
+    metadata_rows |= {"redo": "; ".join(map(_redo_row, metadata["redo"]))} if "redo" in metadata else {}
+    return metadata_rows
 
 
 def _frames_row(file: Path, metadata: dict[str, Any], frames_in_file: int, num_missing: int) -> str:

@@ -4,6 +4,8 @@ import { responseError, videoPath } from "./api.js";
 
 const KEEP = 300; // seconds before the current frame that stay in memory
 const EDGE = 2; // seconds before the newest frame at which a late viewer begins: a live render is little ahead
+const AHEAD = 1; // seconds that are loaded before playback starts, or it would wait for the first chunks one by one
+const PATIENCE = 2000; // milliseconds after which it starts with less: a slow render has no more
 const LOOKAHEAD = 30; // seconds of a converted file that are loaded before they are needed
 const TYPES = { h264: 'video/mp4; codecs="avc1.640015"', vp9: 'video/webm; codecs="vp9"' };
 const MISSING = "this browser lacks Media Source Extensions";
@@ -73,15 +75,19 @@ export class Player {
     const isFull = () => this.ahead > (source.streaming === false ? EDGE : lookahead);
     const buffer = source.addSourceBuffer(response.headers.get("content-type"));
     const reader = response.body.getReader();
+    let waiting = play;
+    const startPlaying = () => { if (waiting && !signal.aborted) this.play(); waiting = false; };
     for (let begun = false; ; ) {
       const { done, value } = await reader.read();
       if (signal.aborted) return;
       if (done) break;
       await this.append(buffer, value, signal);
-      begun ||= this.begin(buffer, start, play);
+      if (!begun && (begun = this.begin(buffer, start))) setTimeout(startPlaying, PATIENCE);
+      if (begun && this.ahead >= AHEAD) startPlaying();
       while (!signal.aborted && isFull()) await this.progress();
     }
     if (source.readyState === "open") source.endOfStream();
+    startPlaying();
   }
 
   async append(buffer, data, signal) {
@@ -99,13 +105,12 @@ export class Player {
     return Promise.race([once(this.video, "timeupdate"), new Promise((resolve) => setTimeout(resolve, 1000))]);
   }
 
-  // Begin at a time once it is there; false if it is not yet.
-  begin(buffer, start, play) {
+  // Go to a time once it is there; false if it is not yet.
+  begin(buffer, start) {
     const ranges = buffer.buffered;
     if (!ranges.length || ranges.end(ranges.length - 1) <= start) return false;
     const time = Math.max(start, ranges.start(0));
     if (time > 0) this.video.currentTime = time;
-    if (play) this.play();
     return true;
   }
 
