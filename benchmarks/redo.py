@@ -1,8 +1,8 @@
 """How well a regenerated span joins what follows it, and how well a looping video meets its start.
 
-Twelve videos of `pocket`, two spans of each, and a loop of each; one row for every video, in
-`benchmarks/results/redo.jsonl`. A video that has a row for these weights is left out, so that an interrupted run
-continues. `python benchmarks/redo.py`; `--sheets FOLDER` also writes contact sheets around the joins.
+Twelve videos of `pocket` at its default size and frame rate, three spans of each, and a loop of each; one row for every
+video, in `benchmarks/results/redo.jsonl`. A video that has a row for these weights is skipped, so that an interrupted
+run continues. `python benchmarks/redo.py`; `--sheets FOLDER` also writes contact sheets around the joins.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,8 +40,9 @@ PROMPTS = (
     "a red ball on a beach at night",
 )
 VIDEOS, CHUNKS, SEED, OTHER_SEED = 12, 24, 100, 900
-SPANS = (range(6, 12), range(6, 18))  # chunks
+SPANS = (range(4), range(8, 12), range(8, 20))  # chunks; a segment of the file holds 4
 RESULTS = Path(__file__).parent / "results" / "redo.jsonl"
+MAX_MEDIAN, MAX_WORST, MAX_LOOP_MEDIAN = 1.2, 3.0, 2.0  # the bars for jumps at the joins
 HEAD = "| | jump at the join | worst | jump at the left join | sharpness |\n|---|---|---|---|---|"
 KINDS = {"redo": "redo with `--to`", "cut": "hard cut: the same without what follows", "original": "the original there"}
 LOOPS = {"loop": "`--loop`", "none": "without"}
@@ -52,44 +54,58 @@ class SourceVideo:
 
     config: GenerationConfig
     model: ModelRunner
+    warmup: Tensor  # (1, W, C, h, w), latents before the first frame
     chunks: list[SampledChunk]
     latents: Tensor  # (1, T, C, h, w)
     frames: Pixels  # (n, H, W, 3)
 
+    @property
+    def frames_per_chunk(self) -> int:
+        """Number of frames of every chunk."""
+        return self.config.frames_before(1)
+
+    def latents_before(self, chunk: int) -> Tensor:
+        """All latents before a chunk, including the warm-up."""
+        return torch.cat([self.warmup, self.latents[:, : self.config.latents_before(chunk)]], dim=1)
+
+    def decode(self, latents: Tensor) -> Pixels:
+        """Frames (n, H, W, 3) of latents that follow the warm-up, at the model's own size."""
+        with torch.no_grad():
+            pixels = self.model.decode(torch.cat([self.warmup, latents], dim=1))[0]
+        return to_bytes(pixels[self.config.layout.num_frames(self.warmup.shape[1]) :])
+
 
 def make_source(number: int, model: ModelRunner | None, chunks: int = CHUNKS) -> SourceVideo:
     """The video of a number."""
-    values = {"prompt": PROMPTS[number % len(PROMPTS)], "frames": 4 * chunks, "seed": SEED + number, "threads": 1}
-    config = resolve(build_request(values | {"device": "cpu"}))
-    model = model or pipeline.open_model(config)
-    sampled_chunks = list(pipeline.sample_chunks(config, model))
+    values = {"prompt": PROMPTS[number % len(PROMPTS)], "seed": SEED + number, "threads": 1, "device": "cpu"}
+    config = resolve(build_request(values))
+    config = replace(config, frames=config.frames_before(chunks))
+    model, warmup = model or pipeline.open_model(config), list[Tensor]()
+    sampled_chunks = list(pipeline.sample_chunks(config, model, on_warmup=warmup.append))
     latents = torch.cat([chunk.latents for chunk in sampled_chunks], dim=1)
-    return SourceVideo(config, model, sampled_chunks, latents, decode(model, latents))
-
-
-@torch.no_grad()
-def decode(model: ModelRunner, latents: Tensor) -> Pixels:
-    """Frames (n, H, W, 3) at the model's own size."""
-    return to_bytes(model.decode(latents)[0])
+    source = SourceVideo(config, model, torch.cat(warmup, dim=1), sampled_chunks, latents, np.empty(0, np.uint8))
+    return replace(source, frames=source.decode(latents))
 
 
 def regenerate_span(source: SourceVideo, span: range, seed: int, joins: bool) -> Pixels:
-    """The video with a regenerated span; joins: conditioned on the chunk that follows, instead of ending the video."""
+    """The video with a regenerated span; joins: conditioned on the chunk that follows, instead of ending the video.
+
+    Frames after the span stay those of the original, as in the file.
+    """
     config, size = source.config, source.config.schedule.chunk
     first, stop = config.warmup + span.start, config.warmup + span.stop
     schedule = with_right_context(config.schedule, stop, size, first) if joins else config.schedule
-    start = state_from_clip(
-        schedule, source.latents[:, : size * span.start], pipeline.make_levels(config).sigmas, first
-    )
-    after = source.latents[:, size * span.stop :]
+    before, after = source.latents_before(span.start), source.latents[:, config.latents_before(span.stop) :]
+    start = state_from_clip(schedule, before, pipeline.make_levels(config).sigmas, first)
     start = replace(start, right_context=after[:, :size].clone() if joins else None)
-    new_config = replace(config, schedule=schedule, seed=seed, frames=4 * span.stop)
+    new_config = replace(config, schedule=schedule, seed=seed, frames=config.frames_before(span.stop))
     new = list(pipeline.sample_latents(new_config, source.model, start))
-    return decode(source.model, torch.cat([source.latents[:, : size * span.start], *new, after], dim=1))
+    frames = source.decode(torch.cat([source.latents[:, : config.latents_before(span.start)], *new], dim=1))
+    return np.concatenate([frames, source.frames[len(frames) :]])
 
 
 def regenerate_loop_end(source: SourceVideo, schedule: Schedule | None = None) -> Pixels:
-    """The video with its last chunks regenerated to lead into its first two, which are appended."""
+    """The video with its last chunks regenerated to lead into its first two, whose frames are appended."""
     config, size = source.config, source.config.schedule.chunk
     first = source.latents[:, : LOOP_CHUNKS * size]
     schedule = schedule or with_loop_context(
@@ -99,8 +115,13 @@ def regenerate_loop_end(source: SourceVideo, schedule: Schedule | None = None) -
     before = source.chunks[schedule.right_context_from - 1 - config.warmup]  # a looping video is the same up to here
     new_config = replace(config, schedule=schedule)
     new = list(pipeline.sample_latents(new_config, source.model, replace(before.state, right_context=first.clone())))
-    kept_latents = source.latents[:, : size * (schedule.right_context_from - config.warmup)]
-    return decode(source.model, torch.cat([kept_latents, *new, first], dim=1))
+    kept_latents = source.latents[:, : config.latents_before(schedule.right_context_from - config.warmup)]
+    return looped(source, source.decode(torch.cat([kept_latents, *new], dim=1)))
+
+
+def looped(source: SourceVideo, frames: Pixels) -> Pixels:
+    """The frames, then those of the original's first chunk."""
+    return np.concatenate([frames, source.frames[: source.frames_per_chunk]])
 
 
 def jump(frames: Pixels, index: int) -> float:
@@ -121,7 +142,7 @@ def join_metrics(frames: Pixels, source: SourceVideo, first: int, end: int) -> d
     sharp = sharpness(frames[first:end]) / sharpness(source.frames[first:end])
     values = {
         "join": jump(frames, end) / typical_jump if end < len(frames) else 0.0,
-        "left": jump(frames, first) / typical_jump,
+        "left": jump(frames, first) / typical_jump if first else 0.0,
     }
     return {name: round(value, 3) for name, value in (values | {"sharpness": sharp}).items()}
 
@@ -130,15 +151,15 @@ def measure(source: SourceVideo, number: int) -> tuple[dict[str, Any], list[Pixe
     """The metrics of a video, and frames around its joins."""
     spans, sheet = [], []
     for span in SPANS:
-        first, end = 4 * span.start, 4 * span.stop
+        first, end = (source.config.frames_before(chunk) for chunk in (span.start, span.stop))
         results = {kind: regenerate_span(source, span, OTHER_SEED + number, kind == "redo") for kind in ("redo", "cut")}
         results["original"] = source.frames
         rows = {kind: join_metrics(frames, source, first, end) for kind, frames in results.items()}
         spans.append({"first": first, "end": end} | rows)
-        sheet += [frames_around(frames, index) for frames in results.values() for index in (first, end)]
-    cut_loop = decode(source.model, torch.cat([source.latents, source.latents[:, :4]], dim=1))
+        sheet += [frames_around(frames, end) for frames in results.values()]
+    cut_loop = looped(source, source.frames)
     end, loop = len(source.frames), regenerate_loop_end(source)
-    start = end - 32
+    start = end - 8 * source.frames_per_chunk
     loops = {"loop": join_metrics(loop, source, start, end), "none": join_metrics(cut_loop, source, start, end)}
     sheet += [frames_around(loop, end), frames_around(cut_loop, end)]
     return {"spans": spans, "loop": loops}, sheet
@@ -149,19 +170,35 @@ def frames_around(frames: Pixels, index: int, count: int = 6) -> Pixels:
     return frames[index - count : index + count]
 
 
-def line(name: str, rows: list[dict[str, float]]) -> str:
-    """A row of the table."""
+def line(name: str, rows: list[dict[str, float]], max_median: float = inf, max_worst: float = inf) -> str:
+    """A row of the table; values above their bars are marked."""
     joins, left_values, sharp = ([row[key] for row in rows] for key in ("join", "left", "sharpness"))
-    return f"| {name} | {median(joins):.1f} | {max(joins):.1f} | {median(left_values):.1f} | {median(sharp):.2f} |"
+    left = f"{median(left_values):.1f}" if any(left_values) else ""
+    jumps = f"{with_bar(median(joins), max_median)} | {with_bar(max(joins), max_worst)}"
+    return f"| {name} | {jumps} | {left} | {median(sharp):.2f} |"
+
+
+def with_bar(value: float, highest: float) -> str:
+    """A value, and whether it misses its bar."""
+    return f"{value:.1f}: missed" if value > highest else f"{value:.1f}"
+
+
+def span_name(span: range) -> str:
+    """The span as the table describes it."""
+    return f"{len(span)} chunks{'' if span.start else ' from the start'}"
 
 
 def format_rows(rows: list[dict[str, Any]]) -> list[str]:
     """The documented table of some rows."""
     lines = HEAD.splitlines()
-    for chunks, index in ((len(span), index) for index, span in enumerate(SPANS)):
+    for index, span in enumerate(SPANS):
         for kind, name in KINDS.items():
-            lines.append(line(f"{chunks} chunks, {name}", [row["spans"][index][kind] for row in rows]))
-    return lines + [line(f"loop point, {name}", [row["loop"][kind] for row in rows]) for kind, name in LOOPS.items()]
+            limits = (MAX_MEDIAN, MAX_WORST) if kind == "redo" else (inf, inf)
+            lines.append(line(f"{span_name(span)}, {name}", [row["spans"][index][kind] for row in rows], *limits))
+    for kind, name in LOOPS.items():
+        limit = MAX_LOOP_MEDIAN if kind == "loop" else inf
+        lines.append(line(f"loop point, {name}", [row["loop"][kind] for row in rows], limit))
+    return lines
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -183,7 +220,9 @@ def main() -> None:
         source = make_source(number, model)
         model = source.model
         joins, sheet = measure(source, number)
-        parameters = {"video": number, "seed": SEED + number, "span_seed": OTHER_SEED + number, "chunks": CHUNKS}
+        parameters: dict[str, Any] = {"video": number, "seed": SEED + number, "span_seed": OTHER_SEED + number}
+        height, width = source.frames.shape[1:3]
+        parameters |= {"chunks": CHUNKS, "size": f"{width}x{height}", "fps": source.config.spec.fps}
         row = {"schema": "pavdm.redo/1", **environment(), "weights": model.digest, **parameters, **joins}
         with arguments.results.open("a") as file:
             file.write(json.dumps(row) + "\n")
