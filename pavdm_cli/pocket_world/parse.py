@@ -7,7 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
-from pavdm_cli.pocket_world.colours import nearest_colour, sort_colours, split_colours, split_sky_colours
+from pavdm_cli.pocket_world.colours import (
+    drop_color_nouns,
+    nearest_colour,
+    sort_colours,
+    split_colours,
+    split_sky_colours,
+)
 from pavdm_cli.pocket_world.mentions import ARTICLES, BREAKS, KINDS, NAMES, REACH, Mention
 from pavdm_cli.pocket_world.synonyms import (
     CAMERA,
@@ -41,7 +47,7 @@ class Parsed:
 
 def parse(text: str) -> Parsed:
     """Parse a prompt with words in any order."""
-    tokens = tokenize(text)[:MAX_WORDS]
+    tokens = drop_color_nouns(tokenize(text))[:MAX_WORDS]
     camera, used = find_camera(tokens)
     mentions, of_camera = [*find_mentions(tokens, used), *camera], frozenset(used)
     for mention in mentions:
