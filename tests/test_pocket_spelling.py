@@ -59,3 +59,19 @@ def test_a_color_of_the_sky_is_called_that(text: str) -> None:
     assert "pocket shows the sky in the colors of its time of day (left out: " in notes(text)
     assert "ground" not in notes(text)
     assert format_prompt(text, 0).text.startswith("a red ")
+
+
+NAMED_COLORS = {
+    "a ball of red color": "a red ball",
+    "a red-coloured ball over the sea": "a red ball",
+    "a ball, color: green": "a green ball",
+    "a ball in the colour blue": "a blue ball",
+    "the color of the kite is yellow": "a yellow kite",
+}
+
+
+@pytest.mark.parametrize("text", NAMED_COLORS)
+def test_the_word_color_may_be_said(text: str) -> None:
+    formatted = format_prompt(text, 1)
+    assert formatted.text.startswith(NAMED_COLORS[text])
+    assert not [note for note in formatted.notes if "know" in note or "left out" in note]

@@ -8,6 +8,20 @@ from pavdm_cli.pocket_world.mentions import ARTICLES, BREAKS, NOUNS, REACH, Ment
 from pavdm_cli.pocket_world.synonyms import CAMERA, COUNTS, FILLER, NEAREST_COLOURS, NEGATIONS, PREPOSITIONS
 
 SKY = ("sky", "skies")
+COLOR_NOUNS = ("color", "colors", "colour", "colours")
+
+
+def drop_color_nouns(tokens: Sequence[str]) -> list[str]:
+    """Tokens without the word "color", and without the preposition of "of red color" and "in the color red"."""
+    others: list[str] = []
+    for word in tokens:
+        if word not in COLOR_NOUNS:
+            others.append(word)
+            continue
+        phrase = range(max(0, len(others) - 3), len(others))
+        if prepositions := [index for index in phrase if others[index] in ("of", "in")]:
+            del others[prepositions[-1]]
+    return others
 
 
 def split_colours(

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pavdm_cli.pocket_world.colours import nearest_colour, sort_colours, split_colours, split_sky_colours
+from pavdm_cli.pocket_world.colours import (
+    drop_color_nouns,
+    nearest_colour,
+    sort_colours,
+    split_colours,
+    split_sky_colours,
+)
 from pavdm_cli.pocket_world.mentions import (
     ARTICLES,
     BREAKS,
@@ -41,7 +47,7 @@ class ParsedPrompt:
 
 def parse(text: str) -> ParsedPrompt:
     """Parse a prompt with words in any order."""
-    tokens = tokenize(text)[:MAX_WORDS]
+    tokens = drop_color_nouns(tokenize(text))[:MAX_WORDS]
     camera, used = find_camera(tokens)
     mentions, of_camera = [*find_mentions(tokens, used), *camera], frozenset(used)
     for mention in mentions:

@@ -124,7 +124,7 @@ FILLER = frozenset(
         *("around", "through", "into", "onto", "past", "is", "are", "was", "were", "be", "being", "can", "could"),
         *("i", "we", "you", "they", "he", "she", "us", "me", "let", "see", "sees", "seen", "seeing", "saw", "up"),
         *("show", "make", "create", "generate", "draw", "render", "video", "clip", "movie", "film", "scene", "down"),
-        *("picture", "image", "animation", "view", "shot"),
+        *("picture", "image", "animation", "view", "shot", "colored", "coloured"),
     )
 )
 # English words that differ from a known one by a letter, and are no slips for it.
