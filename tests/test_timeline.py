@@ -51,6 +51,12 @@ def test_an_invalid_time_is_rejected(text: str) -> None:
         parse_time(text)
 
 
+@pytest.mark.parametrize("text", ["9" * 400, "9" * 400 + "h"])
+def test_a_time_that_no_float_can_hold_is_rejected(text: str) -> None:
+    with pytest.raises(UsageError, match="longer than any video"):
+        parse_time(text)
+
+
 @given(st.floats(0.001, 10**7))
 def test_a_time_that_is_printed_is_the_same_time(seconds: float) -> None:
     rounded = round(seconds, 6)

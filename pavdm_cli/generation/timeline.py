@@ -80,14 +80,22 @@ def parse_time(text: str | float) -> float:
         raise UsageError(f"{text!r} is not a valid time", f"write {TIME_FORMATS}")
     if re.fullmatch(UNITS, text.strip()):
         parts = re.findall(rf"({NUMBER})([hms])", text)
-        return float(sum(Fraction(count) * UNIT_SECONDS[unit] for count, unit in parts))
+        return _to_float(sum((Fraction(count) * UNIT_SECONDS[unit] for count, unit in parts), Fraction()))
     *larger, last = text.strip().removesuffix("s").split(":")
     if larger and (float(last) >= 60 or any(int(part) >= 60 for part in larger[1:])):
         raise UsageError(f"{text!r} is not a valid time: minutes and seconds must be below 60", f"write {TIME_FORMATS}")
     seconds = Fraction(last)
     for power, part in enumerate(reversed(larger), 1):
         seconds += int(part) * 60**power
-    return float(seconds)
+    return _to_float(seconds)
+
+
+def _to_float(seconds: Fraction) -> float:
+    """Raises: UsageError for more than a float can hold."""
+    try:
+        return float(seconds)
+    except OverflowError:
+        raise UsageError("the time is longer than any video", f"write {TIME_FORMATS}") from None
 
 
 def is_time(text: str) -> bool:
