@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ CLIPS = {  # prompt: seed
 
 def main() -> None:
     """Generate the clips one after another and write their frames side by side."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         clips = [generate(Path(folder) / f"{number}.mkv", *clip) for number, clip in enumerate(CLIPS.items())]
     frames = np.concatenate(clips, axis=2)  # (n, H, 3 W, 3)

@@ -6,6 +6,7 @@ stop everything else first), appends those that are quiet to results/ and rewrit
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -226,7 +227,9 @@ def other_cpu_seconds() -> float:
 
 def main() -> None:
     """Print the section; with --measure take new rows first, store them and rewrite it."""
-    if "--measure" not in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--measure", action="store_true", help="take new rows, store them and rewrite the section")
+    if not parser.parse_args().measure:
         print(section())
         return
     if (commit := environment()["commit"]) is None or "+" in commit:

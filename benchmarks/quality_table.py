@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -125,6 +126,7 @@ def _figure_rows() -> Iterator[str]:
 
 def main() -> None:
     """Rewrite both tables."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     text = DOCUMENT.read_text(encoding="utf-8")
     for name, lines in (("quality", quality_table()), ("partial", partial_table())):
         begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"

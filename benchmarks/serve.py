@@ -9,6 +9,7 @@ in the buffer, the clock of a video without audio runs on, and frames are droppe
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -108,6 +109,7 @@ def measure(address: str, server: psutil.Process) -> dict[str, Any]:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pavdm_cli", "serve", "--no-browser", "--port", "0", "-d", folder]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:

@@ -1,7 +1,7 @@
 """The Python API that `import pavdm_cli` offers: `generate`, `generate_batch`, `extend`, `load_model`, `list_models`.
 
 Options have the names of the command line, with underscores: `generate("a boat", seconds=5, steps=6, device="cpu")`.
-Errors and notes name them so, too.
+Errors and notes use these names, too.
 """
 
 from __future__ import annotations

@@ -124,8 +124,9 @@ def build_redo_request(original: GeneratedVideo, redo: RedoOptions, changes: Map
 def changes_prompts(original: GeneratedVideo, config: GenerationConfig) -> bool:
     """Whether a configuration has other prompts than the video: its first one, or those of its timeline."""
     metadata = original.metadata
-    prompts = (metadata.get("caption") or metadata["prompt"], config.formatted_prompt.caption or config.prompt)
-    return len({*prompts}) > 1 or len(config.timeline) != len(metadata.get("timeline", []))
+    stored_prompt = metadata.get("caption") or metadata["prompt"]
+    prompt = config.formatted_prompt.caption or config.prompt
+    return prompt != stored_prompt or len(config.timeline) != len(metadata.get("timeline", []))
 
 
 def _change(change: Mapping[str, Any]) -> PromptChange:

@@ -138,8 +138,9 @@ def continues_warmup(config: GenerationConfig, task: RedoTask) -> bool:
 
     Another warm-up would begin another scene, which cannot become that of the frames after the span.
     """
-    has_warmup = config.warmup and not task.original.starts_from_frames
-    return bool(has_warmup) and not task.span.reaches_end and not changes_prompts(task.original, config)
+    if not config.warmup or task.original.starts_from_frames or task.span.reaches_end:
+        return False
+    return not changes_prompts(task.original, config)
 
 
 def sample_original_warmup(run: Run, original: GeneratedVideo) -> Tensor:
@@ -147,7 +148,7 @@ def sample_original_warmup(run: Run, original: GeneratedVideo) -> Tensor:
     config = run.config
     schedule = replace(config.schedule, right_context=0, right_context_from=None, loop=range(0))
     config = replace(config, schedule=schedule, seed=original.metadata["seed"], frames=original.metadata["frames"])
-    chunks = []
+    chunks, run.recovery.warmup = [], config.warmup
     for chunk in islice(sample_all_chunks(config, run.model, None, run.graphs, run.recovery), config.warmup):
         chunks.append(chunk.latents)
         run.control.on_warmup(int(config.frames_per_chunk))
