@@ -205,7 +205,7 @@ def test_a_vae_that_freezes_motion_fails(vae: PocketVAE) -> None:
     freezing.load_state_dict(vae.state_dict())
     name = "motion unevenness of the VAE"
     plain, frozen = ({b.name: b.value for b in bars.vae_bars(c, range(4), TIMING)} for c in (vae, freezing))
-    assert plain["PSNR at 96x64, dB"] > 34
+    assert plain["PSNR at 96x64, dB"] > 31
     assert plain[name] < 0.5 < frozen[name]
 
 

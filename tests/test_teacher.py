@@ -84,7 +84,7 @@ def test_context_has_no_loss_and_the_teacher_no_gradient(teacher, batch):
 def test_training_moves_the_student_towards_the_teacher(teacher, batch):
     student = randomised(Pocket(POCKET)).double()
     optimizer, losses = torch.optim.Adam(student.parameters(), 2e-3), []
-    for _ in range(40):
+    for _ in range(60):
         loss = distance(student, Teacher(teacher, 1.5), batch).mean()
         losses.append(loss.item())
         optimizer.zero_grad()
