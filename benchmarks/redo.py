@@ -116,10 +116,10 @@ def regenerate_loop_end(source: SourceVideo, schedule: Schedule | None = None) -
     new_config = replace(config, schedule=schedule)
     new = list(pipeline.sample_latents(new_config, source.model, replace(before.state, right_context=first.clone())))
     kept_latents = source.latents[:, : config.latents_before(schedule.right_context_from - config.warmup)]
-    return looped(source, source.decode(torch.cat([kept_latents, *new], dim=1)))
+    return append_first_chunk(source, source.decode(torch.cat([kept_latents, *new], dim=1)))
 
 
-def looped(source: SourceVideo, frames: Pixels) -> Pixels:
+def append_first_chunk(source: SourceVideo, frames: Pixels) -> Pixels:
     """The frames, then those of the original's first chunk."""
     return np.concatenate([frames, source.frames[: source.frames_per_chunk]])
 
@@ -157,7 +157,7 @@ def measure(source: SourceVideo, number: int) -> tuple[dict[str, Any], list[Pixe
         rows = {kind: join_metrics(frames, source, first, end) for kind, frames in results.items()}
         spans.append({"first": first, "end": end} | rows)
         sheet += [frames_around(frames, end) for frames in results.values()]
-    cut_loop = looped(source, source.frames)
+    cut_loop = append_first_chunk(source, source.frames)
     end, loop = len(source.frames), regenerate_loop_end(source)
     start = end - 8 * source.frames_per_chunk
     loops = {"loop": join_metrics(loop, source, start, end), "none": join_metrics(cut_loop, source, start, end)}

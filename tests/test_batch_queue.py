@@ -49,7 +49,7 @@ def age(store: Store, number: int, seconds: float) -> None:
     """Date an attempt back."""
     name = attempt_file(number)
     if isinstance(store, FileStore):
-        times = store.modified(name) - seconds
+        times = store.modified_time(name) - seconds
         os.utime(store.folder / name, (times, times))
     else:
         store._system.store[store._path(name)].modified -= timedelta(seconds=seconds)

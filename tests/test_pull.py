@@ -94,7 +94,7 @@ def test_a_pull_that_was_cut_continues_where_it_stopped(hub, tmp_path):
         pulled(hub, tmp_path)
     assert "run the command again" in excinfo.value.hint
     hub.left = None
-    there = plan(SPEC, tmp_path, hub.url).downloaded
+    there = plan(SPEC, tmp_path, hub.url).present_bytes
     assert whole // 2 - 1000 < there <= whole // 2
     hub.asked.clear()
     assert pulled(hub, tmp_path) == whole - there

@@ -21,7 +21,7 @@ class Machine:
     capability: tuple[int, int] = (0, 0)
 
     def __str__(self) -> str:
-        return f"{self.kind} {_dotted(self.capability)}" if self.kind == "cuda" else self.kind
+        return f"{self.kind} {_format_capability(self.capability)}" if self.kind == "cuda" else self.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Backend:
         limits = self.limits[machine.kind]
         if limits.min_capability <= machine.capability <= limits.max_capability:
             return None
-        return f"needs compute capability {_range(limits)}, this is {_dotted(machine.capability)}"
+        return f"needs compute capability {_range(limits)}, this is {_format_capability(machine.capability)}"
 
     def unfit_case(self, case: Case) -> str | None:
         """Why the backend cannot handle a case, or None if it can."""
@@ -96,10 +96,10 @@ def machine_of(device: torch.device) -> Machine:
 
 
 def _range(limits: Limits) -> str:
-    return _dotted(limits.min_capability) + (
-        " and up" if limits.max_capability[0] > 90 else f" to {_dotted(limits.max_capability)}"
+    return _format_capability(limits.min_capability) + (
+        " and up" if limits.max_capability[0] > 90 else f" to {_format_capability(limits.max_capability)}"
     )
 
 
-def _dotted(capability: tuple[int, int]) -> str:
+def _format_capability(capability: tuple[int, int]) -> str:
     return ".".join(map(str, capability))

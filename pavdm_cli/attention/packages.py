@@ -19,13 +19,13 @@ DOWNLOAD_COMMAND = f"""python -c "import kernels; kernels.install_kernel('{FA3}'
 def load_flash() -> AttentionFn:
     """FlashAttention 2. Raises: ImportError."""
     function = import_module("flash_attn").flash_attn_func
-    return _unmasked(lambda q, k, v: function(q, k, v, softmax_scale=_scale(q)))
+    return _without_mask(lambda q, k, v: function(q, k, v, softmax_scale=_scale(q)))
 
 
 def load_xformers() -> AttentionFn:
     """xFormers' own choice among its operators. Raises: ImportError."""
     function = import_module("xformers.ops").memory_efficient_attention
-    return _unmasked(lambda q, k, v: function(q, k, v, scale=_scale(q)))
+    return _without_mask(lambda q, k, v: function(q, k, v, scale=_scale(q)))
 
 
 def load_fa3() -> AttentionFn:
@@ -37,7 +37,7 @@ def load_fa3() -> AttentionFn:
         values: Tensor = out[0] if isinstance(out, tuple) else out  # some builds also return the softmax sums
         return values
 
-    return _unmasked(call)
+    return _without_mask(call)
 
 
 def probe_flash_attn() -> str | None:
@@ -69,7 +69,7 @@ def _fa3_function() -> Callable[..., Any]:
     return attention
 
 
-def _unmasked(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> AttentionFn:
+def _without_mask(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> AttentionFn:
     def run(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         assert mask is None
         return function(q, k, v).flatten(2)

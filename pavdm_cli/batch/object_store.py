@@ -96,13 +96,13 @@ class ObjectStore:
         except FileNotFoundError:
             return False
 
-    def modified(self, name: str) -> float:
+    def modified_time(self, name: str) -> float:
         with _as_os_error():
             return float(self._system.modified(self._path(name)).timestamp())
 
     def touch(self, name: str) -> float:
         self.replace(name, self.read(name))
-        return self.modified(name)
+        return self.modified_time(name)
 
     def names(self, folder: str) -> list[str]:
         try:

@@ -158,7 +158,7 @@ class Queue:
         for attempt in count(1):
             file = _attempt_file(name, attempt)
             try:
-                write_time = self.store.modified(file)
+                write_time = self.store.modified_time(file)
             except FileNotFoundError:
                 return
             yield _attempt(self._read(file), attempt), write_time

@@ -27,7 +27,7 @@ from pavdm_cli.batch.resources import Planner, Resources, device_on, threads_on
 from pavdm_cli.batch.worker import Listener, threads_of
 from pavdm_cli.errors import DeviceError
 from pavdm_cli.runtime.diagnose import diagnose, first_line
-from pavdm_cli.runtime.optional_imports import silenced
+from pavdm_cli.runtime.optional_imports import suppress_logs
 from pavdm_cli.runtime.signals import Stop
 
 MAX_SUBMITTED = 1000  # tasks that wait or run
@@ -81,7 +81,7 @@ def connect(address: str) -> Iterator[None]:
     is_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        with silenced():
+        with suppress_logs():
             address = address if address not in ("", "auto") else _find_address()
             _init(address)
     except Exception as error:  # Ray raises many kinds

@@ -42,7 +42,7 @@ def render(request: Request, models: ModelCache, control: write.RunControl) -> w
     path = request.output.path
     assert path
     _wait_for_writer(partial_path(path))
-    if interrupted_video := _interrupted(path):
+    if interrupted_video := _find_interrupted(path):
         checkpoint = interrupted_video.checkpoint
         if resume.finish_if_complete(interrupted_video):
             return write.WriteResult(path, checkpoint.run.total, True, checkpoint.run.metadata)
@@ -70,7 +70,7 @@ def _result_of(path: Path) -> write.WriteResult:
     return write.WriteResult(path, open_video(path).frames, True, read_metadata(path) or {})
 
 
-def _interrupted(path: Path) -> resume.InterruptedVideo | None:
+def _find_interrupted(path: Path) -> resume.InterruptedVideo | None:
     """What an earlier attempt left, if it can be continued."""
     if not checkpoint_path(partial_path(path)).exists():
         return None

@@ -68,7 +68,7 @@ class Store(Protocol):
     def exists(self, name: str) -> bool:
         """Whether there is a file of that name."""
 
-    def modified(self, name: str) -> float:
+    def modified_time(self, name: str) -> float:
         """When a file was last written, in seconds, by the clock of the store."""
 
     def touch(self, name: str) -> float:
@@ -147,13 +147,13 @@ class FileStore:
     def exists(self, name: str) -> bool:
         return os.path.lexists(self.folder / name)
 
-    def modified(self, name: str) -> float:
+    def modified_time(self, name: str) -> float:
         return (self.folder / name).stat().st_mtime
 
     def touch(self, name: str) -> float:
         with suppress(OSError):
             os.utime(self.folder / name)
-        return self.modified(name)
+        return self.modified_time(name)
 
     def names(self, folder: str) -> list[str]:
         return [path.name for path in (self.folder / folder).iterdir()]

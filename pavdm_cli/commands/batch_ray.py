@@ -32,8 +32,8 @@ def check_ray(workers: int) -> None:
 def run(queue: Any, jobs: list[Job], stop: Stop, listener: Any) -> None:
     """Render jobs on the cluster at RAY_ADDRESS, or the one of this machine. Raises: DeviceError, PavdmError."""
     os.environ.update(ENVIRONMENT)
-    from pavdm_cli.runtime.optional_imports import silenced
+    from pavdm_cli.runtime.optional_imports import suppress_logs
 
-    with silenced():
+    with suppress_logs():
         from pavdm_cli.batch.ray_tasks import run_on_ray
     run_on_ray(queue, jobs, stop, listener, os.environ.get("RAY_ADDRESS", ""))

@@ -87,7 +87,7 @@ def pull(
     for file in download_plan.missing:
         ui.info(f"{file.size / 1e9:9.3f} GB  {file.path}")
     free = download.free_space(download_plan.folder) / 1e9
-    remaining_gb, present_gb = download_plan.remaining / 1e9, download_plan.downloaded / 1e9
+    remaining_gb, present_gb = download_plan.remaining / 1e9, download_plan.present_bytes / 1e9
     ui.info(f"{remaining_gb:.3f} GB to download, {present_gb:.3f} GB already downloaded, {free:.1f} GB free")
     if dry_run:
         return

@@ -103,7 +103,7 @@ def print_plan(
     from pavdm_cli.hub.weights_dir import require_weights
 
     _print_notes(config)
-    if config.spec.name not in MODELS and not config.spec.bundled:  # built-in models are planned without their weights
+    if config.spec.name not in MODELS and not config.spec.is_bundled:  # built-in: planned without weights
         require_weights(config.spec, bool(config.prompt), config.video_model.published_spec)
     plan = memory_plan.choose_plan(config)
     time, origins = estimate.estimate(plan.config, pixels), settings_with_sources(config, sources or {})

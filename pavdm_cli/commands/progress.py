@@ -25,7 +25,7 @@ def extension_progress(source: Source, name: str, done_before: int = 0) -> Abstr
     """The progress of a video and its continuation; `done_before`: frames of an earlier run."""
     if source.endless:
         return ui.endless_progress(name, float(source.video.rate), done_before)
-    return ui.progress(name, source.copied + source.frames, done=done_before)
+    return ui.progress(name, source.num_copied + source.frames, done=done_before)
 
 
 def print_speed(result: WriteResult, video_seconds: float, wall_seconds: float) -> None:

@@ -114,10 +114,10 @@ def _generate_one(
     name = "standard output" if request.output.is_stdout else request.output.path.name
     with video_progress(config, name) as advance:
 
-        def warmed_up(frames: int) -> None:  # warm-up frames do not count towards an endless video's length
+        def count_warm_up(frames: int) -> None:  # warm-up frames do not count towards an endless video's length
             advance(0 if config.endless else frames, label="warm-up")
 
-        control = RunControl(advance, stop, stop.interruptible, warmed_up, stop.by_user)
+        control = RunControl(advance, stop, stop.interruptible, count_warm_up, stop.by_user)
         write_output = write_stream if request.output.is_stdout else write_video
         return write_output(config, model, request.output, control, still)
 
@@ -187,7 +187,7 @@ def extend_video(
     if only_plan:
         minute = replace(config, frames=60 * config.spec.fps) if source.endless else config
         num_new = round(60 * source.video.rate) if source.endless else source.frames
-        pixels = (source.copied + num_new) * source.video.width * source.video.height
+        pixels = (source.num_copied + num_new) * source.video.width * source.video.height
         print_plan(minute, pixels, as_json, sources=sources, endless=source.endless)
         return
     print_settings(config, sources)

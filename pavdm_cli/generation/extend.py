@@ -69,7 +69,7 @@ class Source:
         return new if self.extension.only_new else self.video.duration + new
 
     @property
-    def copied(self) -> int:
+    def num_copied(self) -> int:
         """Frames of the video that go into the new file."""
         return 0 if self.extension.only_new else self.video.frames
 

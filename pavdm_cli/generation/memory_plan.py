@@ -62,7 +62,7 @@ class MemoryPlan:
 
 def needs_memory_plan(config: GenerationConfig) -> bool:
     """Whether memory must be planned: not for the bundled model, which always fits."""
-    return not config.spec.bundled
+    return not config.spec.is_bundled
 
 
 def choose_plan(config: GenerationConfig) -> MemoryPlan:

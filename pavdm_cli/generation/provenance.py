@@ -28,7 +28,7 @@ def collect_metadata(config: GenerationConfig, model: ModelRunner) -> dict[str, 
         "weights": model.digest,
         **({"lora": list(config.lora)} if config.lora else {}),
         **_options(config),
-        **_stored(config),
+        **_effective_fields(config),
         "attention": model.attention.name,
         "attention_reason": model.attention.reason,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "av": av.__version__},
@@ -42,7 +42,7 @@ def _options(config: GenerationConfig) -> dict[str, Any]:
     return {key: None if value == "" else value for key, value in values.items()}
 
 
-def _stored(config: GenerationConfig) -> dict[str, Any]:
+def _effective_fields(config: GenerationConfig) -> dict[str, Any]:
     """The frame-changing fields, without those that have no effect here."""
     height, width = config.spec.size
     stored = {"size": f"{width}x{height}"} | stored_values(config) | stored_values(config.execution)

@@ -53,7 +53,7 @@ def write_extension(
     assert output.path
     metadata = dict(checkpoint.run.metadata) if checkpoint else extension_metadata(config, model, source, output)
     encoding = EncoderOptions(crf=output.crf, ffmpeg=output.ffmpeg, resume=checkpoint.file if checkpoint else None)
-    extension, total = source.extension, source.copied + source.frames
+    extension, total = source.extension, source.num_copied + source.frames
     plan = ExtensionOptions(extension.audio, extension.only_new, metadata, encoding, output.force, source.scale)
     with report_device_errors(config):
         end, graphs = last_frames(config, source), choose_graph_capturer(config, model)
@@ -69,7 +69,7 @@ def write_extension(
             chunks = remaining_chunks(run, checkpoint) if checkpoint else _extension_chunks(run, source, end)
             new_counts = write_chunks(run, chunks, checkpoint_writer, source)
             is_complete = run_until_stopped(chain(copy_counts, new_counts), lambda: file.frames < total, control)
-        return finish(run, output, metadata, is_complete, source.copied)
+        return finish(run, output, metadata, is_complete, source.num_copied)
 
 
 def extension_metadata(config: GenerationConfig, model: ModelRunner, source: Source, output: Output) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def extension_metadata(config: GenerationConfig, model: ModelRunner, source: Sou
         "crf": output.crf,
         **({} if source.endless else {"frames": source.frames}),
         "source": str(source.video.path),
-        "copied": source.copied,
+        "copied": source.num_copied,
         **{name: getattr(extension, name) for name in ("start", "audio", "only_new")},
         **scale_metadata(source.scale),
     }

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pavdm_cli.errors import ModelError, OutputError, PavdmError
-from pavdm_cli.runtime.optional_imports import import_library, silenced
+from pavdm_cli.runtime.optional_imports import import_library, suppress_logs
 
 if TYPE_CHECKING:
     from pavdm_cli.models.spec import WeightPart
@@ -141,7 +141,7 @@ def download(file: RemoteFile, folder: Path, report: Callable[[int], None]) -> s
 def network_errors(url: str) -> Iterator[None]:
     """Turn errors of the network or the server into one line; errors of the disk pass through. Raises: ModelError."""
     try:
-        with silenced():
+        with suppress_logs():
             yield
     except Exception as error:  # of the client, of its transport, or from an unexpected response
         if isinstance(error, PavdmError) or getattr(error, "errno", None):

@@ -43,7 +43,7 @@ class PullPlan:
         return sum(file.remaining(self.folder) for file in self.missing)
 
     @property
-    def downloaded(self) -> int:
+    def present_bytes(self) -> int:
         """Bytes that are already there, including unfinished files."""
         return sum(file.size for file in self.files) - self.remaining
 

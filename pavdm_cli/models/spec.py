@@ -123,7 +123,7 @@ class ModelSpec:
     efficiency: Mapping[str, Efficiency] = field(default_factory=dict, compare=False)  # by device and precision
 
     @property
-    def bundled(self) -> bool:
+    def is_bundled(self) -> bool:
         """Whether its weights are part of the package; such a model fits into any memory."""
         return not self.parts
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from pavdm_cli.errors import ModelError
 from pavdm_cli.models.adapter import TextEmbedding
 from pavdm_cli.models.prompt_cache import PromptCache
-from pavdm_cli.runtime.optional_imports import import_library, silenced
+from pavdm_cli.runtime.optional_imports import import_library, suppress_logs
 from pavdm_cli.runtime.untrusted import InvalidError, read_file
 
 EOS = 1  # the token after a prompt
@@ -95,7 +95,7 @@ def token_ids(tokenizer: Any, text: str, max_tokens: int) -> list[int]:
 @torch.no_grad()
 def run_encoder(encoder: Any, ids: list[int], device: torch.device) -> Tensor:  # -> (L, width)
     """The token embeddings of one prompt, on the CPU."""
-    with silenced():
+    with suppress_logs():
         embeds: Tensor = encoder(torch.tensor([ids], device=device)).last_hidden_state
     return embeds[0].cpu()
 

@@ -25,7 +25,7 @@ def check_installed() -> None:
 def import_library(module: str) -> Any:
     """Import a module of one of them. Raises: ModelError if that fails."""
     try:
-        with silenced():
+        with suppress_logs():
             return importlib.import_module(module)
     except ImportError as error:
         check_installed()
@@ -35,7 +35,7 @@ def import_library(module: str) -> Any:
 
 
 @contextmanager
-def silenced() -> Iterator[None]:
+def suppress_logs() -> Iterator[None]:
     """Inside the block, nothing is logged and no warning shown: what matters to a user is raised as an error."""
     before = logging.root.manager.disable
     logging.disable()

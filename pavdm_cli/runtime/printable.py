@@ -32,7 +32,7 @@ def printable(text: str) -> str:
     """The text in one line, with escapes for all that would move the cursor, or hide or reorder characters."""
     if text.isprintable():
         return text
-    return "".join(_escaped(char) if unicodedata.category(char) in HIDDEN else char for char in text)
+    return "".join(_escape(char) if unicodedata.category(char) in HIDDEN else char for char in text)
 
 
 def quote(word: str) -> str:
@@ -48,7 +48,7 @@ def command_line(verb: Sequence[str], argument: str, options: Sequence[str] = ()
     return " ".join([*verb, *map(quote, words)])
 
 
-def _escaped(char: str) -> str:
+def _escape(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
 
 

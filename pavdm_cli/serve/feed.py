@@ -41,11 +41,6 @@ class Feed:
             self._closed = True
         self._wake()
 
-    @property
-    def closed(self) -> bool:
-        """Whether nothing more will come."""
-        return self._closed
-
     async def follow(self, heartbeat: float | None = None, latest: bool = False) -> AsyncIterator[bytes | None]:
         """The items from the oldest one that is left, as they come; None after `heartbeat` seconds without one.
 

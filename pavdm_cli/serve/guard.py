@@ -61,7 +61,7 @@ class Guard:
         if refusal := self._refusal(scope, headers):
             return await _reject(*refusal)(scope, receive, send_with_headers)
         try:
-            await self._app(scope, self._limited(headers, receive), send_with_headers)
+            await self._app(scope, self._count_bytes(headers, receive), send_with_headers)
         except TooLarge as error:
             if not started:
                 await _reject(413, str(error))(scope, receive, send_with_headers)
@@ -108,11 +108,11 @@ class Guard:
         is_form = headers.get("content-type", "").startswith("multipart/")
         return self._settings.max_upload if is_form else MAX_JSON
 
-    def _limited(self, headers: Headers, receive: Receive) -> Receive:
+    def _count_bytes(self, headers: Headers, receive: Receive) -> Receive:
         """`receive` that counts bytes: a body sent in chunks does not say its length before."""
         limit, num_received = self._max_bytes(headers), 0
 
-        async def limited() -> Message:
+        async def receive_counted() -> Message:
             nonlocal num_received
             message = await receive()
             num_received += len(message.get("body", b""))
@@ -120,7 +120,7 @@ class Guard:
                 raise TooLarge(f"a request may have at most {limit} bytes")
             return message
 
-        return limited
+        return receive_counted
 
 
 def _is_same_origin(headers: Headers, host: str, method: str) -> bool:

@@ -66,7 +66,7 @@ def extend_job(body: ExtendVideo, settings: ServeSettings, source: Path) -> Vide
     require_weights(config.spec, bool(request.prompt), config.video_model.published_spec)
     notes += continuation.shape_notes(config, video_source) + continuation.start_notes(config, video_source)
     request = replace(request, seconds=None, frames=None if request.forever else video_source.frames)
-    total = 0 if video_source.endless else video_source.copied + video_source.frames
+    total = 0 if video_source.endless else video_source.num_copied + video_source.frames
     record = _record("extend", request, total=total, suffix=suffix, live=body.live)
     return replace(record, **_shape(video_source.video), notes=json.dumps([*notes, *_notes(config)]))
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_plus
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.runtime.optional_imports import import_library, silenced
+from pavdm_cli.runtime.optional_imports import import_library, suppress_logs
 
 DASHES = (
     "\\-\u058a\u05be\u1400\u1806\u2010-\u2015\u2e17\u2e1a\u2e3a\u2e3b\u2e40"
@@ -133,7 +133,7 @@ def _without_markup(text: str) -> str:
         return text
     soup = import_library("bs4")
     try:
-        with silenced():  # bs4 warns about text that looks like a path or an address
+        with suppress_logs():  # bs4 warns about text that looks like a path or an address
             return str(soup.BeautifulSoup(text, "html.parser").text)
     except (soup.ParserRejectedMarkup, ValueError, AssertionError, RecursionError):
         return text

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from pavdm_cli.attention import SDPA_LOCK
-from pavdm_cli.runtime.optional_imports import import_library, silenced
+from pavdm_cli.runtime.optional_imports import import_library, suppress_logs
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ def autoencoder(config: SpatialConfig) -> Any:
     """diffusers' network in these sizes, with attention that takes a lock. Raises: ModelError."""
     build = import_library("diffusers.models.autoencoders.autoencoder_kl").AutoencoderKL
     levels = len(config.widths)
-    with silenced():
+    with suppress_logs():
         network = build(
             down_block_types=("DownEncoderBlock2D",) * levels,
             up_block_types=("UpDecoderBlock2D",) * levels,

@@ -19,7 +19,7 @@ from pavdm_cli.models import t5
 from pavdm_cli.models.opensora.prompt import clean
 from pavdm_cli.models.opensora.spec import SPEC
 from pavdm_cli.models.prompt_cache import PromptCache
-from pavdm_cli.runtime.optional_imports import import_library, silenced
+from pavdm_cli.runtime.optional_imports import import_library, suppress_logs
 from pavdm_cli.runtime.printable import pluralize
 
 # Everything that is read from a configuration.
@@ -82,7 +82,7 @@ def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Call
         message = f"the tokenizer {folder / TOKENIZER} has {pieces} tokens, more than T5's vocab_size {words}"
         raise ModelError(message, "tokenizer and weights seem to come from different downloads")
     check_room("T5", weight_bytes(folder, dtype, UNUSED), device, "encode the prompt elsewhere: --text-device cpu")
-    with silenced():
+    with suppress_logs():
         encoder = load_into(lambda: build(config), folder, device, dtype, UNUSED)
         encoder.tie_weights()  # the embedding is stored once and has two names
     return lambda text: t5.run_encoder(encoder, t5.token_ids(tokenizer, text, MAX_TOKENS), device)

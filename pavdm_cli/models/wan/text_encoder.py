@@ -17,7 +17,7 @@ from pavdm_cli.models.prompt_cache import PromptCache
 from pavdm_cli.models.wan.checkpoint import UNUSED_TEXT, text_config, text_tensors, tokenizer_file
 from pavdm_cli.models.wan.config import TEXT_LENGTH
 from pavdm_cli.models.wan.prompt import clean
-from pavdm_cli.runtime.optional_imports import import_library, silenced
+from pavdm_cli.runtime.optional_imports import import_library, suppress_logs
 from pavdm_cli.runtime.printable import pluralize
 
 XXL = {
@@ -69,7 +69,7 @@ def load_encoder(folder: Path, device: torch.device, dtype: torch.dtype) -> Call
             "tokenizer and weights seem to come from different downloads",
         )
     check_room("umT5", weight_bytes(folder, dtype), device, "encode the prompt elsewhere: --text-device cpu")
-    with silenced():
+    with suppress_logs():
         encoder = load_stored(lambda: build(config), tensors, device, lambda name: dtype, UNUSED_TEXT)
         encoder.tie_weights()  # the embedding is stored once and has two names
     return lambda text: t5.run_encoder(encoder, t5.token_ids(tokenizer, text, TEXT_LENGTH), device)

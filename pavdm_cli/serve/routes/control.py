@@ -22,7 +22,7 @@ UNFINISHED = ("queued", "rendering", "paused")
 @router.post("/prompt", status_code=202)
 def new_prompt(video_id: VideoId, body: NewPrompt, service: Serving) -> Video:
     """A prompt that takes effect at the next shift of the window; the file stores it in its timeline."""
-    record = _unfinished(video_id, service)
+    record = _get_unfinished(video_id, service)
     if record.kind in ("redo", "remix"):
         raise HTTPException(409, "a redo cannot be steered: give it its prompt at the start")
     prompt = " ".join(body.prompt.split())
@@ -33,7 +33,7 @@ def new_prompt(video_id: VideoId, body: NewPrompt, service: Serving) -> Video:
 @router.post("/pause", status_code=202)
 def pause(video_id: VideoId, service: Serving) -> Video:
     """Stop rendering after the current chunk, until `resume`."""
-    return _change(_unfinished(video_id, service), service, {"pending_action": "pause"}, {"state": "paused"})
+    return _change(_get_unfinished(video_id, service), service, {"pending_action": "pause"}, {"state": "paused"})
 
 
 @router.post("/resume", status_code=202)
@@ -49,7 +49,7 @@ def resume(video_id: VideoId, service: Serving) -> Video:
 @router.post("/stop", status_code=202)
 def stop(video_id: VideoId, service: Serving) -> Video:
     """End an endless video after the current chunk; its file is then complete."""
-    record = _unfinished(video_id, service)
+    record = _get_unfinished(video_id, service)
     if record.total:
         raise HTTPException(409, "only an endless video can be stopped; use pause or DELETE")
     return _change(record, service, {"pending_action": "stop"}, {"pending_action": "stop", "state": "queued"})
@@ -71,7 +71,7 @@ def redo(video_id: VideoId, body: RedoVideo, service: Serving) -> Video:
     return service.queue(replace(record, source_id=video_id))
 
 
-def _unfinished(video_id: str, service: Service) -> VideoRecord:
+def _get_unfinished(video_id: str, service: Service) -> VideoRecord:
     record = get_record(video_id, service)
     if record.state not in UNFINISHED:
         raise HTTPException(409, f"{video_id} is finished: its state is {record.state}")

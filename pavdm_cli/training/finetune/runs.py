@@ -84,7 +84,7 @@ def prepare_task(run: FinetuneRun, reporter: Reporter, processes: ProcessGroup) 
     spec, device = config.spec(video_model.spec), pick_device(options.device)
     if config.lora_rank and not video_model.spec.lora:
         raise UsageError(f"{spec.name} does not support LoRA", "omit --lora-rank to train all weights")
-    if not video_model.spec.bundled:
+    if not video_model.spec.is_bundled:
         require_weights(video_model.spec, published=video_model.published_spec)
     meta = video_model.load(Placement(device), "meta")  # options are checked before anything is encoded
     check_room("training", _training_bytes(meta, config.lora_rank) // processes.world_size, device, SHARDING_HINT)

@@ -41,7 +41,7 @@ def latents(vae: PocketVAE) -> str:
     parts = {
         name: value for name, value in vae.state_dict().items() if not name.startswith(("decoder.", "large_decoder."))
     }
-    return _hash(b"".join(name.encode() + _stored(parts[name]) for name in sorted(parts)))
+    return _hash(b"".join(name.encode() + _stored_bytes(parts[name]) for name in sorted(parts)))
 
 
 def same_world(one: str, other: str) -> bool:
@@ -54,7 +54,7 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _stored(value: Tensor) -> bytes:
+def _stored_bytes(value: Tensor) -> bytes:
     """The bytes of a weight in a file, in 16 bits."""
     half = value.half() if value.is_floating_point() else value
     return half.detach().cpu().contiguous().numpy().tobytes()

@@ -62,7 +62,7 @@ def load_or_encode(
 ) -> Pool:
     """The pool of these clips, from the file if it holds them, with the mask if needed. Raises: OutputError."""
     key = pool_key(clips, vae)
-    stored = _stored(path, key)
+    stored = _load_pool(path, key)
     if stored and len(stored.latents) >= clips.count and not (needs_mask and stored.object_mask is None):
         return stored.first(clips.count)
     latents, masks = map(torch.cat, zip(*encode_pool(clips, vae, progress), strict=True))
@@ -100,7 +100,7 @@ def object_mask(mask: Tensor, frames_per_latent: int) -> Tensor:  # (B, frames, 
     return nn.functional.max_pool2d(share, 3, stride=1, padding=1)
 
 
-def _stored(path: Path, key: str) -> Pool | None:
+def _load_pool(path: Path, key: str) -> Pool | None:
     try:
         with open_weights(path) as file:
             stored_key = (file.metadata() or {}).get("recipe", key)

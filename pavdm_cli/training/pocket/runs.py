@@ -184,11 +184,11 @@ def _initial_model(build: Callable[[], M], options: TrainOptions, load: Callable
     """The weights of `init`, or deterministic new ones, trainable and on the device."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # of the CPU, where models are created
-        model = _unfrozen(load(options.init)) if options.init else build()
+        model = _trainable_copy(load(options.init)) if options.init else build()
     return model.to(pick_device(options.device))
 
 
-def _unfrozen(frozen: M) -> M:
+def _trainable_copy(frozen: M) -> M:
     """The same weights in a new model, trainable except for what is always frozen."""
     model = type(frozen)(frozen.config)
     model.load_state_dict(frozen.state_dict())

@@ -78,7 +78,9 @@ def decode(vae: PocketVAE, codes: Tensor) -> tuple[Tensor, Tensor]:
 def frame_loss(error: Tensor, mask: Tensor) -> Tensor:
     """The loss of errors (B, n, 3, H, W) with object masks (B, n, H, W)."""
     change = error.diff(dim=1)
-    return _weighted(error.abs() + 4 * error.square(), mask) + MOTION_WEIGHT * _weighted(change.abs(), mask[:, 1:])
+    return _weighted_mean(error.abs() + 4 * error.square(), mask) + MOTION_WEIGHT * _weighted_mean(
+        change.abs(), mask[:, 1:]
+    )
 
 
 def encode(vae: PocketVAE, frames: Tensor) -> Tensor:
@@ -90,7 +92,7 @@ def encode(vae: PocketVAE, frames: Tensor) -> Tensor:
         return vae.encode_frames(frames)
 
 
-def _weighted(cost: Tensor, mask: Tensor) -> Tensor:  # (B, n, 3, H, W), (B, n, H, W)
+def _weighted_mean(cost: Tensor, mask: Tensor) -> Tensor:  # (B, n, 3, H, W), (B, n, H, W)
     weight = (1 + (OBJECT_WEIGHT - 1) * mask)[:, :, None]
     return (cost * weight).mean() / weight.mean()
 

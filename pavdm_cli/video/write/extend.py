@@ -76,7 +76,7 @@ class ExtensionWriter(BaseWriter[SegmentedEncoder | GifEncoder]):
         self.notes = _notes(video, self.options, self._params)
         resume = self.options.encoder.resume
         self._last_tick = resume.last_time if resume else -1
-        new = max(0, resume.written - self._copied) if resume else 0
+        new = max(0, resume.written - self._num_copied) if resume else 0
         self._has_new_frames = new > 0
         self._stream_copy = None if self.options.only_new else StreamCopy(video, suffix, self.options.audio)
         self._offset = self._stream_copy.offset if self._stream_copy else Fraction(0)
@@ -91,7 +91,7 @@ class ExtensionWriter(BaseWriter[SegmentedEncoder | GifEncoder]):
             self._stack = stack.pop_all()
 
     @property
-    def _copied(self) -> int:
+    def _num_copied(self) -> int:
         """Frames of the input in the output."""
         return 0 if self.options.only_new else self.video.frames
 
