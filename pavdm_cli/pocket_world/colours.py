@@ -62,7 +62,7 @@ def _is_of_sky(tokens: Sequence[str], mentions: Sequence[Mention], colour: Menti
     nouns = {noun.start: noun.kind for noun in mentions if noun.kind in NOUNS and noun.start >= colour.end}
     nouns |= {i: "sky" for i in range(colour.end, len(tokens)) if tokens[i] in SKY and i not in nouns}
     place = min(nouns, default=len(tokens) + REACH)
-    is_time = nouns.get(place) == "time of day" and _after_preposition(tokens, colour.start)
+    is_time = nouns.get(place) == "time of day" and _follows_preposition(tokens, colour.start)
     return (nouns.get(place) == "sky" or is_time) and _reaches(tokens, colour.end, place)
 
 
@@ -79,7 +79,7 @@ def sort_colours(
         owner = noun if noun and _reaches(tokens, mention.end, noun.start) else None
         if owner is None or (subject and owner.kind == "object" and owner.meaning == subject.meaning):
             ranked.append((1 if owner is None else 0, mention.start, mention))
-        elif owner.kind != "object" and _after_preposition(tokens, mention.start):
+        elif owner.kind != "object" and _follows_preposition(tokens, mention.start):
             of_ground.append(mention)
         elif owner.kind != "object":
             ranked.append((2, mention.start, mention))
@@ -91,7 +91,7 @@ def _reaches(tokens: Sequence[str], end: int, noun: int) -> bool:
     return noun - end <= REACH and not BREAKS.union(PREPOSITIONS).intersection(tokens[end:noun])
 
 
-def _after_preposition(tokens: Sequence[str], place: int) -> bool:
+def _follows_preposition(tokens: Sequence[str], place: int) -> bool:
     """Whether a token follows a preposition, ignoring articles."""
     before = [word for word in tokens[max(0, place - 2) : place] if word not in ("a", "an", "the")]
     return bool(before) and before[-1] in PREPOSITIONS

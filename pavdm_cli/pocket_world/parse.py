@@ -84,7 +84,7 @@ def find_camera(tokens: Sequence[str]) -> tuple[list[Mention], set[int]]:
         if place in used or not _is_form_of(word, CAMERA):
             continue
         before = place > 0 and tokens[place - 1] in CAMERA_WORDS and place - 1 not in used
-        way = place - 1 if before else _direction_after(tokens, place)
+        way = place - 1 if before else _find_direction(tokens, place)
         if way is None:
             continue
         first, last = min(place, way), max(place, way) + 1
@@ -111,23 +111,23 @@ def choose_mentions(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple
             own, of_sky = split_sky_colours(tokens, mentions)
             own, foreign = split_colours(tokens, own, slots.get("object"))
             candidates, of_ground = sort_colours(tokens, own, slots.get("object"))
-            refused += [f"the ground in its own colors{left_out(of_ground)}"] if of_ground else []
-            refused += [f"the sky in the colors of its time of day{left_out(of_sky)}"] if of_sky else []
-            refused += [f"no color but the {slots['object'].typed}'s{left_out(foreign)}"] if foreign else []
+            refused += [f"the ground in its own colors{omission_note(of_ground)}"] if of_ground else []
+            refused += [f"the sky in the colors of its time of day{omission_note(of_sky)}"] if of_sky else []
+            refused += [f"no color but the {slots['object'].typed}'s{omission_note(foreign)}"] if foreign else []
         if kind in ("motion", "terrain") and slots.get("object") and slots["object"].meaning in AFLOAT:
             possible = ON_WATER if kind == "motion" else ("sea",)
             where = "drifting, bobbing or resting" if kind == "motion" else "on the sea"
             wrong = [mention for mention in candidates if mention.meaning not in possible]
             candidates = [mention for mention in candidates if mention.meaning in possible]
-            refused += [f"{PLURALS[slots['object'].meaning]} {where}{left_out(wrong)}"] if wrong else []
+            refused += [f"{PLURALS[slots['object'].meaning]} {where}{omission_note(wrong)}"] if wrong else []
         if candidates:
             slots[kind] = candidates[0]
             other = [mention for mention in candidates if mention.meaning != candidates[0].meaning]
-            refused += [f"one {NAMES[kind]}: {candidates[0].typed}{left_out(other)}"] if other else []
+            refused += [f"one {NAMES[kind]}: {candidates[0].typed}{omission_note(other)}"] if other else []
     return slots, refused
 
 
-def _direction_after(tokens: Sequence[str], place: int) -> int | None:
+def _find_direction(tokens: Sequence[str], place: int) -> int | None:
     """The nearest direction after a token, within its clause."""
     for index in range(place + 1, min(len(tokens), place + 1 + REACH)):
         if tokens[index] in BREAKS:
@@ -150,6 +150,6 @@ def _several(tokens: Sequence[str], slots: dict[str, Mention]) -> list[str]:
     return [f"one {mention.meaning}, not several"] if plural or COUNTS.intersection(tokens) else []
 
 
-def left_out(mentions: Sequence[Mention]) -> str:
+def omission_note(mentions: Sequence[Mention]) -> str:
     """The words of mentions that are left out."""
     return f" (left out: {shorten([*dict.fromkeys(mention.typed for mention in mentions)], ', ')})"

@@ -51,7 +51,7 @@ def firs(scenes: Sequence[Scene], layer: int, x: Tensor, base: Callable[[Tensor]
     edge = torch.maximum(dx.abs() - width, (share - 1) * 0.05)
     edge = torch.maximum(edge, -0.03 - up)
     shade = 1.0 - 1.6 * dx / half[:, :, None] * 0.12
-    return cover(edge, 1.3 * on.soft), _tinted(scenes, FIR, row.haze, on) * shade[:, :, None]
+    return cover(edge, 1.3 * on.soft), _tint(scenes, FIR, row.haze, on) * shade[:, :, None]
 
 
 def blocks(scenes: Sequence[Scene], layer: int, x: Tensor, base: Callable[[Tensor], Tensor], on: Canvas) -> Paint:
@@ -63,7 +63,7 @@ def blocks(scenes: Sequence[Scene], layer: int, x: Tensor, base: Callable[[Tenso
     top = (base(middle) - height)[:, :, None]
     edge = torch.maximum(dx.abs() - half[:, :, None], top - on.y)
     tone = 0.88 + 0.24 * _hash(cell, layer + 7)[:, :, None] - 0.10 * (dx > 0)
-    colour = _tinted(scenes, GROUND["city"][layer], row.haze, on) * tone[:, :, None]
+    colour = _tint(scenes, GROUND["city"][layer], row.haze, on) * tone[:, :, None]
     if layer == 1:
         colour = _windows(colour, scenes, cell[:, :, None], dx, on.y - top, height[:, :, None], on)
     return cover(edge, on.soft), colour
@@ -102,7 +102,7 @@ def _hash(cell: Tensor, salt: int) -> Tensor:
     return cell_noise(cell.long(), torch.full_like(cell, salt).long(), torch.full_like(cell, 11).long())
 
 
-def _tinted(scenes: Sequence[Scene], colour: tuple[float, float, float], haze: float, on: Canvas) -> Tensor:
+def _tint(scenes: Sequence[Scene], colour: tuple[float, float, float], haze: float, on: Canvas) -> Tensor:
     light = lights(scenes)
     ambient, horizon = (on.x.new_tensor([getattr(one, name) for one in light]) for name in ("ambient", "horizon"))
     return torch.lerp(on.x.new_tensor(colour) * ambient, horizon, haze)[:, None, :, None, None]

@@ -36,18 +36,18 @@ def _rolling(a: Tensor) -> Tensor:
     return 0.65 * a.sin() + 0.35 * (1.73 * a + 1.1).sin()
 
 
-def _peaked(a: Tensor) -> Tensor:
+def _ridge_profile(a: Tensor) -> Tensor:
     return 1.0 - 2.0 * ((a / 2).sin().square() + 0.03).sqrt() + 0.3 * (1.37 * a + 0.5).sin()
 
 
-def _windblown(a: Tensor) -> Tensor:
+def _dune_profile(a: Tensor) -> Tensor:
     return (a + 0.7 * a.sin()).sin()
 
 
 LANDS = {
     "hills": Land((0.60, 0.71, 0.86), (0.055, 0.055, 0.050), (4.6, 3.7, 3.0), _rolling),
-    "mountains": Land((0.50, 0.62, 0.88), (0.130, 0.100, 0.030), (6.0, 5.0, 3.0), _peaked),
-    "dunes": Land((0.60, 0.72, 0.86), (0.050, 0.065, 0.060), (4.4, 3.6, 3.0), _windblown),
+    "mountains": Land((0.50, 0.62, 0.88), (0.130, 0.100, 0.030), (6.0, 5.0, 3.0), _ridge_profile),
+    "dunes": Land((0.60, 0.72, 0.86), (0.050, 0.065, 0.060), (4.4, 3.6, 3.0), _dune_profile),
     "snow": Land((0.57, 0.70, 0.87), (0.055, 0.050, 0.045), (4.0, 3.4, 2.8), _rolling, haze=(0.40, 0.15, 0.0)),
     "city": Land((0.70, 0.82, 0.91), (0.0, 0.0, 0.018), (1.0, 1.0, 3.0), _rolling),
     "sea": Land((HORIZON + 0.06, HORIZON, 1.2), (0.15, 0.0, 0.0), (6.0, 0.0, 0.0), _rolling, haze=(0.15, 0.25, 0.0)),
