@@ -17,6 +17,7 @@ import pytest
 from pavdm_cli.evaluation.distances import DIMENSIONS
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request
+from pavdm_cli.models.pocket.frame_format import CODED_FPS, CODED_SIZE
 from pavdm_cli.models.registry import find
 from pavdm_cli.video import open_video, read_metadata
 
@@ -109,7 +110,8 @@ def test_every_claim_has_known_arms_and_metrics(paper: Any) -> None:
 
 
 def request_of(paper: Any, arm: Any, seconds: float) -> Request:
-    return paper.arms.request_of(arm, "a red ball", seconds, model="pocket", seed=1, threads=1)
+    options = paper.arms.pocket_options(arm)
+    return paper.arms.request_of(arm, "a red ball", seconds, model="pocket", seed=1, threads=1, options=options)
 
 
 def test_arms_are_sampled_as_they_are_described(paper: Any) -> None:
@@ -136,7 +138,14 @@ def test_arms_are_sampled_as_they_are_described(paper: Any) -> None:
 def test_weights_without_distilled_guidance_are_guided_in_two_passes(paper: Any) -> None:
     request = request_of(paper, paper.arms.BY_NAME["pa-base"], 1.0)
     assert paper.arms.config_of(request, 1.0).guidance_scale == 1.5
-    assert paper.arms.config_of(request, paper.runs.distilled_guidance(WEIGHTS)).guidance_scale == 1.0
+    shipped = request_of(paper, paper.arms.BY_NAME["shipped"], 1.0)
+    assert paper.arms.config_of(shipped, paper.runs.distilled_guidance(WEIGHTS)).guidance_scale == 1.0
+
+
+def test_every_video_of_pocket_has_the_coded_size_and_rate(paper: Any) -> None:
+    for arm in paper.arms.ARMS:
+        spec = paper.arms.config_of(request_of(paper, arm, 1.0)).spec
+        assert (spec.size, spec.fps) == (CODED_SIZE, CODED_FPS)
 
 
 def test_a_fixed_length_video_begins_with_a_clip_of_one_window(paper: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
@@ -16,12 +16,15 @@ from pavdm_cli.generation.request import Output, Request
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.pixels import to_bytes
+from pavdm_cli.models.pocket.frame_format import CODED_FPS, CODED_SIZE
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.loop import state_from_renoised_clip
 from pavdm_cli.sampling.noise import seeded_noise
 
 REAL = "real"  # the arm of rendered videos
 FULL = Fraction(1)
+POCKET_FORMAT: dict[str, Any] = {"size": CODED_SIZE, "fps": CODED_FPS}  # the frames that the probe reads
+UNDISTILLED_GUIDANCE = 1.5  # of pocket in two passes; larger scales drift within a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,18 @@ ARMS: tuple[Arm, ...] = (
 BY_NAME = {arm.name: arm for arm in ARMS}
 
 
-def request_of(arm: Arm, prompt: str, seconds: float, *, model: str, seed: int, threads: int) -> Request:
-    """The request for one video of an arm; only the bundled weights have a warm-up."""
+def pocket_options(arm: Arm) -> dict[str, Any]:
+    """The options of `Request` for all videos of pocket in an arm."""
+    return POCKET_FORMAT if arm.weights == "shipped" else POCKET_FORMAT | {"guidance": UNDISTILLED_GUIDANCE}
+
+
+def request_of(
+    arm: Arm, prompt: str, seconds: float, *, model: str, seed: int, threads: int, options: Mapping[str, Any]
+) -> Request:
+    """The request for one video of an arm; only the bundled weights have a warm-up. options: of `Request`."""
     warmup = None if arm.weights == "shipped" else 0
     arguments = {"model": model, "seed": seed, "warmup": warmup, "execution": ExecutionConfig(threads=threads)}
-    request = Request(prompt, seconds, output=Output(scale=1), **arguments)
+    request = Request(prompt, seconds, output=Output(scale=1), **arguments, **options)
     spec = request.spec
     sizes = {"steps": int(spec.steps * arm.steps), "window": int(spec.window * arm.window)}
     overrides = {name: value for name, value in sizes.items() if value != getattr(spec, name)}

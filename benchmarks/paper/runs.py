@@ -25,7 +25,7 @@ from pavdm_cli.models.pocket.model import SPEC as POCKET
 from pavdm_cli.runtime.untrusted import stored_values
 from pavdm_cli.video import EncoderOptions, VideoWriter, open_video
 
-from .arms import REAL, Arm, config_of, frames_of, request_of
+from .arms import POCKET_FORMAT, REAL, Arm, config_of, frames_of, pocket_options, request_of
 
 SCHEMA = "pavdm.study/1"
 OUTPUT = Output(crf=8, scale=1)  # nearly lossless: metrics should measure the model, not the encoder
@@ -161,7 +161,9 @@ def run_arm(study: Study, arm: Arm, seeds: Sequence[int], rows: Path, log: Log) 
 
 
 def _request(study: Study, arm: Arm, seed: int, name: str) -> Request:
-    return request_of(arm, study.seeds[seed], study.seconds, model=name, seed=seed, threads=study.threads)
+    options = pocket_options(arm) if study.is_pocket else {}
+    prompt, threads = study.seeds[seed], study.threads
+    return request_of(arm, prompt, study.seconds, model=name, seed=seed, threads=threads, options=options)
 
 
 def run_real(study: Study, seeds: Sequence[int], rows: Path, log: Log) -> None:
@@ -172,9 +174,10 @@ def run_real(study: Study, seeds: Sequence[int], rows: Path, log: Log) -> None:
             continue
         assert study.seeds[seed] == scene_prompt(seed)
         path = study.folder / "videos" / REAL / f"{seed}.mp4"
-        (video,) = render_videos(VideoSet(range(seed, seed + 1), study.seconds))
+        request = Request("", **POCKET_FORMAT)
+        (video,) = render_videos(VideoSet(range(seed, seed + 1), study.seconds, request=request))
         metadata = {"prompt": video.prompt, "seed": seed, **rendered_metadata()}
-        write_video(path, iter([video.frames]), POCKET.fps, EncoderOptions(OUTPUT.crf), metadata)
+        write_video(path, iter([video.frames]), request.spec.fps, EncoderOptions(OUTPUT.crf), metadata)
         add_row(rows, REAL, seed, path, {"settings": {}, "weights": "rendered"})
         log(f"{REAL} {seed}: {video.prompt}")
 
