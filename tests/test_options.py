@@ -68,7 +68,7 @@ AT_ONCE = "note: --cfg-batching does nothing here: guidance already needs only o
         ("", []),
         *integration(
             ("--offload sequential --cfg-batching sequential --guidance 3", [IN_PLACE]),
-            ("--cfg-batching batched --guidance 2.5", [AT_ONCE]),
+            ("--cfg-batching batched --guidance 3.3", [AT_ONCE]),
         ),
     ],
 )

@@ -202,7 +202,7 @@ EditRatio = Annotated[
 Guidance = Annotated[
     float | None,
     typer.Option(
-        help="Classifier-free guidance scale; 1 disables it. pocket's default, 2.5, is distilled and needs a single "
+        help="Classifier-free guidance scale; 1 disables it. pocket's default, 3.3, is distilled and needs a single "
         "forward pass.",
         rich_help_panel=SAMPLING_PANEL,
     ),

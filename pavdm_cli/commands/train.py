@@ -96,7 +96,7 @@ def denoiser(
     """Train a transformer for progressive levels (paper section 3.5); prints the path of the weights.
 
     Pocket, from scratch: first --method base, like Open-Sora; then --method pa with --init; then, to halve
-    the cost of a step, guidance distillation: --init with those weights, --distill-guidance 2.5 and a low
+    the cost of a step, guidance distillation: --init with those weights, --distill-guidance 3.3 and a low
     --learning-rate.
 
     Other models, on your own videos, which are encoded once:

@@ -97,5 +97,5 @@ def scene_prompt(seed: int, kinds: tuple[str, ...] = ()) -> str:
 
 def _plan_video(video_set: VideoSet, seed: int) -> GenerationConfig:
     prompt = scene_prompt(seed, video_set.kinds)
-    plan = resolve(replace(video_set.request, prompt=prompt, seconds=video_set.seconds, seed=seed))
-    return replace(plan, spec=replace(plan.spec, folder=video_set.weights)) if video_set.weights else plan
+    request = replace(video_set.request, prompt=prompt, seconds=video_set.seconds, seed=seed)
+    return resolve(replace(request, model=str(video_set.weights)) if video_set.weights else request)
