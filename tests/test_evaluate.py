@@ -13,7 +13,6 @@ from support.models import find
 from support.requests import make_request
 from torch import Tensor
 
-from pavdm_cli.errors import PavdmError
 from pavdm_cli.evaluation import bars, corruptions, metrics, probe, probe_training
 from pavdm_cli.evaluation.bars import Bar, ChunkTiming
 from pavdm_cli.evaluation.probe import ATTRIBUTES, COUNTS, Probe
@@ -298,8 +297,3 @@ def test_videos_come_from_the_given_weights(tmp_path: Path) -> None:
     assert [v.prompt for v in videos] == [scene_prompt(0), scene_prompt(1)]
     assert [v.frames.shape for v in videos] == [(4, 64, 96, 3)] * 2
     assert torch.equal(videos[0].pixels(), from_bytes(videos[0].frames))
-
-
-def test_videos_are_generated_by_the_given_weights(tmp_path: Path) -> None:
-    with pytest.raises(PavdmError, match=tmp_path.name):
-        next(generate_videos(VideoSet(range(1), 1.0, tmp_path)))

@@ -27,9 +27,11 @@ def with_implied_changes(request: Request, seconds: float) -> tuple[Request, lis
     for prompt, (start, end) in zip(prompts, pairwise(times), strict=True):
         changes = scaled_changes(prompt, start, seconds, least)
         added += [change for change in changes if change.at + least <= end]
+    if not added:
+        return request, []
     timeline = tuple(sorted((*request.timeline, *added), key=lambda change: change.at))
     listed = ", ".join(f'at {format_seconds(change.at)} to "{change.prompt}"' for change in added)
-    return replace(request, timeline=timeline), [f"the prompt changes {listed}"] if added else []
+    return replace(request, timeline=timeline), [f"the prompt changes {listed}"]
 
 
 def scaled_changes(prompt: Prompt, start: float, seconds: float, least: float) -> list[PromptChange]:
