@@ -19,8 +19,8 @@ GIF = Path(__file__).parents[1] / "docs" / "images" / "pocket.gif"
 SECONDS, RATE, SCALE = "5", 16, 1
 CLIPS = {  # prompt: seed
     "a red balloon drifting over green hills at sunset, the camera pans left": "3",
-    "a white boat bobbing on the sea at night, the camera pans right": "3",
-    "a yellow kite circling above sand dunes by day": "3",
+    "a yellow rubber duck bobbing on the sea at dawn": "8",
+    "a purple butterfly hovering over snowy fields while it snows": "10",
 }
 
 
