@@ -22,13 +22,18 @@ const rendered = () => (progress ? progress.frames / progress.fps : current.fram
 const length = () => Math.max(rendered(), current.total_frames / current.fps, 1);
 const sleep = (duration) => new Promise((resolve) => setTimeout(resolve, duration));
 
-async function attempt(action) {
+async function report(action) {
   try {
-    say("");
     return await action();
   } catch (error) {
     if (error.name !== "AbortError") say(error.message);
   }
+}
+
+// What the user does replaces the last message; what the server reports does not.
+function attempt(action) {
+  say("");
+  return report(action);
 }
 
 function update() {
@@ -77,9 +82,9 @@ function follow(id) {
   events?.close();
   events = new EventSource(videoPath(id, "/events"));
   events.addEventListener("progress", (event) => { progress = JSON.parse(event.data); update(); });
-  events.addEventListener("prompt", () => attempt(refresh));
+  events.addEventListener("prompt", () => report(refresh));
   events.addEventListener("prompt_rejected", (event) => say(JSON.parse(event.data).message));
-  events.addEventListener("state", (event) => attempt(() => changeState(JSON.parse(event.data))));
+  events.addEventListener("state", (event) => report(() => changeState(JSON.parse(event.data))));
 }
 
 async function changeState({ state, error }) {
@@ -89,7 +94,10 @@ async function changeState({ state, error }) {
   await refresh();
   if (error) say(error);
   if (!current) return;
-  if (state === "completed" && player.idle) await player.playFile(current, true);
+  if (state === "completed" && player.idle) {
+    say("");
+    await player.playFile(current, true);
+  }
   if (state === "rendering" && wasPaused && player.idle) await watch(current, true);
 }
 
