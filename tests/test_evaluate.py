@@ -240,7 +240,7 @@ def test_partial_prompts_mention_only_their_kinds(name: str, kinds: tuple[str, .
     for seed in range(60):
         prompt, scene = scene_prompt(seed, kinds), sample_scene(seed)
         assert parse(prompt).slots.keys() == {*kinds}
-        assert parse(prompt).unused == parse(prompt).refused == ()
+        assert parse(prompt).unused_words == parse(prompt).notes == ()
         video = Video(scene, prompt, to_bytes(torch.zeros(1, 3, 8, 8)))
         requested = {FIELDS[kind]: getattr(scene, FIELDS[kind]) for kind in kinds}
         assert video.requested == {"camera": "still", "weather": "clear"} | requested

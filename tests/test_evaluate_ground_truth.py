@@ -55,7 +55,7 @@ def test_true_renders_are_right_in_everything(seed: int) -> None:
     scene = sample_scene(seed)
     metrics, series = read(frames(scene), scene)
     assert all(metrics[name] == 1 for name in metrics if name.startswith("adherence_"))
-    assert metrics["one_object"] >= 0.96
+    assert metrics["one_object"] >= 1 - 2 / TIMES.shape[1]  # the probe counts 98 % of rendered frames right
     assert metrics["object_survival"] == metrics["object_found"] == 1
     assert metrics["color_error"] < 0.02
     assert metrics["speed_error"] < 0.03

@@ -40,7 +40,7 @@ def test_training_captions_are_read_as_their_scenes():
         scene, text = sample_scene(seed), caption(sample_scene(seed), random.Random(seed))
         said, true = meanings(text), truth(scene)
         assert {"camera": "still", "weather": "clear", "motion": scene.motion} | said == true, text
-        assert parse(text).unused == parse(text).refused == (), text
+        assert parse(text).unused_words == parse(text).notes == (), text
 
 
 def test_a_full_caption_reaches_the_encoder_unchanged():

@@ -157,7 +157,7 @@ def test_a_fixed_length_video_begins_with_a_clip_of_one_window(paper: Any) -> No
     video = np.concatenate(parts)
     assert (len(video), len(parts[0])) == (32, 24)
     jump = np.abs(np.diff(video.astype(float), axis=0)).mean(axis=(1, 2, 3))
-    assert jump[23] < 6 * np.median(jump)  # the clip continues
+    assert jump[23] < 2 * np.delete(jump, 23).max()  # the clip continues: a cut is forty times as large
     short = replace(request, seconds=2.0)
     frames = paper.arms.frames_of(arm, short, paper.arms.config_of(short), model)
     assert len(np.concatenate(list(frames))) == 16

@@ -18,7 +18,7 @@ from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.sampling.denoiser import FunctionDenoiser, batched_cfg
 from pavdm_cli.training.losses import Batch, add_noise, predict_velocity, velocity_loss
 from pavdm_cli.training.pocket import runs
-from pavdm_cli.training.pocket.distillation import LITTLE_GUIDANCE, Teacher, guidance_scale
+from pavdm_cli.training.pocket.distillation import LOW_NOISE_GUIDANCE, Teacher, guidance_scale
 
 PROMPTS = ["a red balloon drifting over green hills at sunset", "a yellow boat bobbing on calm water at night"]
 NONE, FIRST = torch.tensor([False, False]), torch.tensor([True, False])
@@ -59,7 +59,7 @@ def test_the_distillation_target_equals_guided_sampling_with_much_noise(teacher,
         lambda z, levels, kv_cache: torch.cat([predict(teacher, batch, NONE), predict(teacher, batch, ~NONE)]),
     )
     noisy = add_noise(batch.latents, batch.noise, batch.timesteps)
-    much, little = (batched_cfg(both, scale)(noisy, torch.zeros(4), None) for scale in (2.5, LITTLE_GUIDANCE))
+    much, little = (batched_cfg(both, scale)(noisy, torch.zeros(4), None) for scale in (2.5, LOW_NOISE_GUIDANCE))
     target = Teacher(teacher, 2.5).velocity(PROMPTS, NONE, batch, FPS.double())
     torch.testing.assert_close(target[:, 3], much[:, 3])
     torch.testing.assert_close(target[:, 1:3], little[:, 1:3])
@@ -68,7 +68,7 @@ def test_the_distillation_target_equals_guided_sampling_with_much_noise(teacher,
 def test_guidance_rises_with_the_noise():
     scales = guidance_scale(3.0, torch.arange(0.0, 1001.0, 50)[None])[0]
     assert (scales.diff() >= 0).all()
-    assert (scales[0], scales[-1]) == (LITTLE_GUIDANCE, 3.0)
+    assert (scales[0], scales[-1]) == (LOW_NOISE_GUIDANCE, 3.0)
     assert torch.equal(guidance_scale(1.0, torch.rand(2, 5) * 1000), torch.ones(2, 5))
 
 

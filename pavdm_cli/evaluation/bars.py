@@ -131,22 +131,22 @@ def probe_bars(probe: Probe, seeds: range, vae: PocketVAE, detail: float = 0.3) 
     ]
 
 
-def video_bars(probe: Probe, generated: Sequence[Video], real: Sequence[Video], timing: ChunkTiming) -> list[Bar]:
+def video_bars(probe: Probe, videos: Sequence[Video], real_videos: Sequence[Video], timing: ChunkTiming) -> list[Bar]:
     """Whether generated videos follow their prompts and move like real videos of the same scenes."""
-    readings = [read_video(probe, video.pixels(), timing.fps) for video in generated]
+    readings = [read_video(probe, video.pixels(), timing.fps) for video in videos]
     profile, real_profile = (
-        _mean([metrics.profile(v.pixels(), timing.chunk) for v in group]) for group in (generated, real)
+        _mean([metrics.profile(v.pixels(), timing.chunk) for v in group]) for group in (videos, real_videos)
     )
     first = _mean_value([r.one_object_share(FIRST_FRAMES) for r in readings])
     empty = sum(r.counts[0] in ("none", "smear") for r in readings)
     return [
         *(
-            Bar(f"{name} accuracy", attribute_accuracy(generated, readings, name), low=bar)
+            Bar(f"{name} accuracy", attribute_accuracy(videos, readings, name), low=bar)
             for name, bar in MIN_ATTRIBUTE_ACCURACY.items()
         ),
         Bar(
             "camera accuracy over land, by registration",
-            camera_accuracy(generated),
+            camera_accuracy(videos),
             low=MIN_ATTRIBUTE_ACCURACY["camera"],
         ),
         Bar(
@@ -163,10 +163,10 @@ def video_bars(probe: Probe, generated: Sequence[Video], real: Sequence[Video], 
     ]
 
 
-def partial_bars(probe: Probe, generated: Mapping[str, Sequence[Video]], timing: ChunkTiming) -> list[Bar]:
+def partial_bars(probe: Probe, videos_by_class: Mapping[str, Sequence[Video]], timing: ChunkTiming) -> list[Bar]:
     """Whether videos of partial prompts show their object exactly once, by class of prompt."""
     bars = []
-    for name, videos in generated.items():
+    for name, videos in videos_by_class.items():
         readings = [read_video(probe, video.pixels(), timing.fps) for video in videos]
         bars.append(
             Bar(f"object accuracy, {name}", attribute_accuracy(videos, readings, "object"), low=MIN_PARTIAL_OBJECT)
@@ -182,18 +182,18 @@ def partial_bars(probe: Probe, generated: Mapping[str, Sequence[Video]], timing:
 
 
 def long_video_bars(
-    probe: Probe, generated: Sequence[Video], real: Sequence[Video], timing: ChunkTiming, span: int
+    probe: Probe, videos: Sequence[Video], real_videos: Sequence[Video], timing: ChunkTiming, span: int
 ) -> list[Bar]:
-    """Whether the last `span` frames of long videos are as good as the first; real videos have the same length."""
+    """Whether the last `span` frames of long videos are as good as the first; real_videos: of that length."""
     early, late = (
-        [read_video(probe, v.pixels(part), timing.fps) for v in generated] for part in (slice(span), slice(-span, None))
+        [read_video(probe, v.pixels(part), timing.fps) for v in videos] for part in (slice(span), slice(-span, None))
     )
     words = _mean_value(
-        [attribute_accuracy(generated, late, name) - attribute_accuracy(generated, early, name) for name in ATTRIBUTES]
+        [attribute_accuracy(videos, late, name) - attribute_accuracy(videos, early, name) for name in ATTRIBUTES]
     )
     one = _mean_value([b.one_object_share() - a.one_object_share() for a, b in zip(early, late, strict=True)])
     drifts, real_drifts = (
-        torch.stack([metrics.appearance_drift(v.pixels(), span) for v in group]) for group in (generated, real)
+        torch.stack([metrics.appearance_drift(v.pixels(), span) for v in group]) for group in (videos, real_videos)
     )
     sizes = metrics.z_scores(drifts, real_drifts).abs().mean(dim=0)
     return [

@@ -28,10 +28,10 @@ def split_colours(
     tokens: Sequence[str], mentions: Sequence[Mention], subject: Mention | None
 ) -> tuple[list[Mention], list[Mention]]:
     """All mentions but colors of unknown things next to a known object, as in "under white clouds"; and those."""
-    covered = {index for one in mentions for index in range(one.start, one.end)}
+    known_indices = {index for one in mentions for index in range(one.start, one.end)}
     foreign = []
     for one in (one for one in mentions if one.kind == "colour" and subject):
-        word = tokens[one.end] if one.end < len(tokens) and one.end not in covered else ","
+        word = tokens[one.end] if one.end < len(tokens) and one.end not in known_indices else ","
         is_unknown = word not in FILLER | BREAKS | COUNTS | NEGATIONS | {*CAMERA}
         nouns = [noun for noun in mentions if noun.kind in NOUNS and noun.start >= one.end]
         if any(noun.kind == "weather" and noun.start == one.end for noun in mentions) or (
@@ -70,7 +70,7 @@ def sort_colours(
     tokens: Sequence[str], mentions: Sequence[Mention], subject: Mention | None
 ) -> tuple[list[Mention], list[Mention]]:
     """Colors that can belong to the object, likeliest first, and those of the ground; others are dropped."""
-    ranked, of_ground, noun = list[tuple[int, int, Mention]](), list[Mention](), None
+    by_rank, of_ground, noun = list[tuple[int, int, Mention]](), list[Mention](), None
     for mention in sorted(mentions, key=lambda mention: -mention.start):
         if mention.kind in NOUNS:
             noun = mention
@@ -78,12 +78,12 @@ def sort_colours(
             continue
         owner = noun if noun and _reaches(tokens, mention.end, noun.start) else None
         if owner is None or (subject and owner.kind == "object" and owner.meaning == subject.meaning):
-            ranked.append((1 if owner is None else 0, mention.start, mention))
+            by_rank.append((1 if owner is None else 0, mention.start, mention))
         elif owner.kind != "object" and _follows_preposition(tokens, mention.start):
             of_ground.append(mention)
         elif owner.kind != "object":
-            ranked.append((2, mention.start, mention))
-    return [mention for _, _, mention in sorted(ranked, key=lambda row: row[:2])], of_ground[::-1]
+            by_rank.append((2, mention.start, mention))
+    return [mention for _, _, mention in sorted(by_rank, key=lambda row: row[:2])], of_ground[::-1]
 
 
 def _reaches(tokens: Sequence[str], end: int, noun: int) -> bool:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pavdm_cli.pocket_world.patterns import per_scene
 from pavdm_cli.pocket_world.value_noise import cell_noise, fractal_noise, smoothstep, value_noise
 from pavdm_cli.pocket_world.weather import lights
 from pavdm_cli.pocket_world.world import HORIZON, PAN_SPEED, Scene, pan_direction
@@ -42,7 +43,7 @@ def add_sky_details(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on
         above = above + _column(night)[..., None] * (1 - above) * on.rich * stars(scenes, seconds, on.x, y)[:, :, None]
     cover, light = clouds(scenes, seconds, on.x, y)
     light_of_day = lights(scenes)
-    white, haze = _rows([a.ambient for a in light_of_day], on), _rows([a.horizon for a in light_of_day], on)
+    white, haze = per_scene([a.ambient for a in light_of_day], on), per_scene([a.horizon for a in light_of_day], on)
     lit = torch.lerp(haze, white, 0.55) * light[:, :, None]
     return torch.cat([above + (lit - above) * on.rich * cover[:, :, None], below], dim=-2)
 
@@ -125,7 +126,3 @@ def _seeds(scenes: Sequence[Scene], like: Tensor) -> Tensor:  # (B, 1, 1, 1)
 
 def _column(values: Tensor) -> Tensor:  # (B,) -> (B, 1, 1, 1)
     return values[:, None, None, None]
-
-
-def _rows(colours: Sequence[tuple[float, float, float]], on: Canvas) -> Tensor:  # (B, 1, 3, 1, 1)
-    return on.x.new_tensor(colours)[:, None, :, None, None]

@@ -29,8 +29,8 @@ def example_prompts(count: int = 3) -> dict[str, list[str]]:
     prompts = dict[str, list[str]]()
     for number, (kind, phrases) in enumerate(OBJECT_PHRASES.items()):
         rows = ON_THE_SEA if kind in AFLOAT else ASHORE
-        chosen = [(rows[(count * number + i) % len(rows)], phrases[i % len(phrases)]) for i in range(count)]
-        prompts[kind] = [_prompt(kind, phrase, *row) for row, phrase in chosen]
+        choices = [(rows[(count * number + i) % len(rows)], phrases[i % len(phrases)]) for i in range(count)]
+        prompts[kind] = [_prompt(kind, phrase, *row) for row, phrase in choices]
     return prompts
 
 

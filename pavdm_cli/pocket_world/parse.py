@@ -36,9 +36,9 @@ class ParsedPrompt:
     """A parsed prompt: at most one mention of each kind, and what cannot be shown along with it."""
 
     slots: dict[str, Mention] = field(default_factory=dict)
-    refused: tuple[str, ...] = ()  # messages: what pocket shows instead, and what it leaves out
-    unused: tuple[str, ...] = ()  # words that belong to no mention, except filler
-    negated: tuple[Mention, ...] = ()  # what the prompt rules out
+    notes: tuple[str, ...] = ()  # what pocket shows instead, and what it leaves out
+    unused_words: tuple[str, ...] = ()  # words that belong to no mention, except filler
+    exclusions: tuple[Mention, ...] = ()  # what the prompt rules out
 
     def meanings(self) -> dict[str, str]:
         """The meaning of each kind that is mentioned."""
@@ -48,23 +48,23 @@ class ParsedPrompt:
 def parse(text: str) -> ParsedPrompt:
     """Parse a prompt with words in any order."""
     tokens = drop_color_nouns(tokenize(text))[:MAX_WORDS]
-    camera, used = find_camera(tokens)
-    mentions, of_camera = [*find_mentions(tokens, used), *camera], frozenset(used)
+    camera, used_indices = find_camera(tokens)
+    mentions, of_camera = [*find_mentions(tokens, used_indices), *camera], frozenset(used_indices)
     for mention in mentions:
-        used.update(range(mention.start, mention.end))
-    other_words = [word for index, word in enumerate(tokens) if index not in used]
-    negated = find_negated(tokens, mentions)
-    slots, refused = choose_mentions(tokens, [mention for mention in mentions if mention not in negated])
-    refused += _several(tokens, slots) + nearest_colour(slots)
-    unused = dict.fromkeys(word for word in other_words if word not in FILLER | BREAKS | COUNTS | NEGATIONS)
-    ruled_out = tuple(mention for mention, place in negated.items() if place not in of_camera)
-    return ParsedPrompt(slots, tuple(dict.fromkeys(refused)), tuple(unused), ruled_out)
+        used_indices.update(range(mention.start, mention.end))
+    other_words = [word for index, word in enumerate(tokens) if index not in used_indices]
+    negations = find_negated(tokens, mentions)
+    slots, notes = choose_mentions(tokens, [mention for mention in mentions if mention not in negations])
+    notes += _several(tokens, slots) + nearest_colour(slots)
+    unused_words = dict.fromkeys(word for word in other_words if word not in FILLER | BREAKS | COUNTS | NEGATIONS)
+    exclusions = tuple(mention for mention, place in negations.items() if place not in of_camera)
+    return ParsedPrompt(slots, tuple(dict.fromkeys(notes)), tuple(unused_words), exclusions)
 
 
 def find_negated(tokens: Sequence[str], mentions: Sequence[Mention]) -> dict[Mention, int]:
     """Mentions after "no", "without" and the like, to that word's index; articles and colors between are ignored."""
     colours = {index for one in mentions if one.kind == "colour" for index in range(one.start, one.end)}
-    negated = dict[Mention, int]()
+    negations = dict[Mention, int]()
     ends = dict[int, int]()  # index after a negated mention, to the index of its negation
     for mention in (one for one in mentions if one.kind != "camera"):
         before = mention.start - 1
@@ -73,27 +73,29 @@ def find_negated(tokens: Sequence[str], mentions: Sequence[Mention]) -> dict[Men
         if before >= 0 and tokens[before] == "or" and before in ends:
             before = ends[before]
         if before >= 0 and tokens[before] in NEGATIONS:
-            negated[mention] = ends[mention.end] = before
-    return negated
+            negations[mention] = ends[mention.end] = before
+    return negations
 
 
 def find_camera(tokens: Sequence[str]) -> tuple[list[Mention], set[int]]:
     """The camera motion, by a direction near "camera", "pan" or the like, and the tokens that belong to it."""
-    mentions, used = [], set[int]()
+    mentions, used_indices = [], set[int]()
     for place, word in enumerate(tokens):
-        if place in used or not _is_form_of(word, CAMERA):
+        if place in used_indices or not _is_form_of(word, CAMERA):
             continue
-        before = place > 0 and tokens[place - 1] in CAMERA_WORDS and place - 1 not in used
+        before = place > 0 and tokens[place - 1] in CAMERA_WORDS and place - 1 not in used_indices
         way = place - 1 if before else _find_direction(tokens, place)
         if way is None:
             continue
         first, last = min(place, way), max(place, way) + 1
         last += last < len(tokens) and tokens[last] in ("movement", "motion")
-        used.update(i for i in range(first, last) if _is_form_of(tokens[i], (*CAMERA, *CAMERA_WORDS, *CAMERA_FILLER)))
+        used_indices.update(
+            i for i in range(first, last) if _is_form_of(tokens[i], (*CAMERA, *CAMERA_WORDS, *CAMERA_FILLER))
+        )
         meaning = CAMERA_WORDS[tokens[way]]
         phrase = camera_phrase(tokens[max(0, first - 1) : last + 1], meaning)
         mentions.append(Mention("camera", meaning, phrase, phrase, way, way + 1))
-    return mentions, used
+    return mentions, used_indices
 
 
 def camera_phrase(tokens: Sequence[str], meaning: str) -> str:
@@ -104,27 +106,27 @@ def camera_phrase(tokens: Sequence[str], meaning: str) -> str:
 
 def choose_mentions(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple[dict[str, Mention], list[str]]:
     """The first possible mention of each kind, and messages on what is left out."""
-    slots, refused = dict[str, Mention](), list[str]()
+    slots, notes = dict[str, Mention](), list[str]()
     for kind in KINDS:
         candidates = [mention for mention in mentions if mention.kind == kind]
         if kind == "colour":
             own, of_sky = split_sky_colours(tokens, mentions)
             own, foreign = split_colours(tokens, own, slots.get("object"))
             candidates, of_ground = sort_colours(tokens, own, slots.get("object"))
-            refused += [f"the ground in its own colors{omission_note(of_ground)}"] if of_ground else []
-            refused += [f"the sky in the colors of its time of day{omission_note(of_sky)}"] if of_sky else []
-            refused += [f"no color but the {slots['object'].typed}'s{omission_note(foreign)}"] if foreign else []
+            notes += [f"the ground in its own colors{omission_note(of_ground)}"] if of_ground else []
+            notes += [f"the sky in the colors of its time of day{omission_note(of_sky)}"] if of_sky else []
+            notes += [f"no color but the {slots['object'].typed}'s{omission_note(foreign)}"] if foreign else []
         if kind in ("motion", "terrain") and slots.get("object") and slots["object"].meaning in AFLOAT:
             possible = ON_WATER if kind == "motion" else ("sea",)
             where = "drifting, bobbing or resting" if kind == "motion" else "on the sea"
             wrong = [mention for mention in candidates if mention.meaning not in possible]
             candidates = [mention for mention in candidates if mention.meaning in possible]
-            refused += [f"{PLURALS[slots['object'].meaning]} {where}{omission_note(wrong)}"] if wrong else []
+            notes += [f"{PLURALS[slots['object'].meaning]} {where}{omission_note(wrong)}"] if wrong else []
         if candidates:
             slots[kind] = candidates[0]
             other = [mention for mention in candidates if mention.meaning != candidates[0].meaning]
-            refused += [f"one {NAMES[kind]}: {candidates[0].typed}{omission_note(other)}"] if other else []
-    return slots, refused
+            notes += [f"one {NAMES[kind]}: {candidates[0].typed}{omission_note(other)}"] if other else []
+    return slots, notes
 
 
 def _find_direction(tokens: Sequence[str], place: int) -> int | None:

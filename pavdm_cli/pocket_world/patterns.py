@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pavdm_cli.pocket_world.palette import Colour
 from pavdm_cli.pocket_world.world import Scene
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ def spots(x: Tensor, y: Tensor, width: Tensor, height: Tensor, repeat: float, on
     horizontal = torch.exp(-(dx / width[:, None]).square())
     vertical = torch.exp(-(dy / height[:, None]).square())
     return torch.einsum("btnw,btnh->bthw", horizontal, vertical)
+
+
+def per_scene(colours: Sequence[Colour], on: Canvas) -> Tensor:  # (B, 1, 3, 1, 1)
+    """One color for each scene of a batch, to broadcast over frames and pixels."""
+    return on.x.new_tensor(colours)[:, None, :, None, None]
 
 
 def rows_of(scenes: Sequence[Scene], like: Tensor, condition: Callable[[Scene], bool]) -> Tensor:

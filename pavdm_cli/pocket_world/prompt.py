@@ -77,17 +77,17 @@ def format_prompt(text: str, seed: int, source: str = "") -> Prompt:
 
     A full caption is returned unchanged. Raises: UsageError.
     """
-    typed, day = text, split_day(text)
-    text, misspelled = correct_spelling(day.text)
+    original, day = text, split_day(text)
+    text, corrections = correct_spelling(day.text)
     parsed = parse(text)
-    if not parsed.slots and not parsed.negated:
-        near = suggestions([word for word in parsed.unused if word not in single_words()])
+    if not parsed.slots and not parsed.exclusions:
+        near = suggestions([word for word in parsed.unused_words if word not in single_words()])
         hint = f"did you mean {', '.join(dict.fromkeys(near.values()))}? {HINT}" if near else HINT
         quoted = text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
         raise UsageError(f"pocket knows none of the words in {quoted!r}", hint)
     complete = all(kind in parsed.slots for kind in DRAWN)
     before = {} if complete else parse(source).slots
-    slots = fill_slots(parsed.slots, before, seed, parsed.negated)
+    slots = fill_slots(parsed.slots, before, seed, parsed.exclusions)
     phrases = {kind: choice.phrase for kind, choice in slots.items()}
     where = preposition(slots["object"].meaning, slots["motion"].meaning)
     captions = sentences(phrases, where)
@@ -97,9 +97,9 @@ def format_prompt(text: str, seed: int, source: str = "") -> Prompt:
     long = (
         [f"pocket reads {MAX_WORDS} words of a prompt; the rest is left out"] if len(tokenize(text)) > MAX_WORDS else []
     )
-    symbols = [*dict.fromkeys(char for char in typed if unicodedata.category(char) == "So")]
+    symbols = [*dict.fromkeys(char for char in original if unicodedata.category(char) == "So")]
     unread = [f"pocket reads only words; left out: {shorten(symbols, ' ')}"] if symbols else []
-    changes = (*long, *unread, *misspelled, *notes(parsed), *caption_note(parsed, typed, caption, origin))
+    changes = (*long, *unread, *corrections, *notes(parsed), *caption_note(parsed, original, caption, origin))
     later = ((start, phrases | {"time of day": PHRASES["time of day"][time][0]}) for start, time in day.later)
     return Prompt(caption, changes, tuple((start, sentences(then, where)[order or 0]) for start, then in later))
 
@@ -108,7 +108,7 @@ def correct_spelling(text: str) -> tuple[str, list[str]]:
     """The prompt with misspelled words corrected, where nothing else of their kind is mentioned, and a note on each."""
     parsed = parse(text)
     lines = list[str]()
-    for word, close in suggestions([word for word in parsed.unused if word not in single_words()]).items():
+    for word, close in suggestions([word for word in parsed.unused_words if word not in single_words()]).items():
         kind, *_ = known_phrases().get((close,), ("",))
         if kind and kind not in parsed.slots and SequenceMatcher(None, word, close).ratio() >= SURE:
             text = re.sub(rf"\b{re.escape(word)}\b", close, text, flags=re.IGNORECASE)
@@ -140,7 +140,7 @@ def preposition(thing: str, motion: str) -> str:
 
 
 def fill_slots(
-    mentions: Mapping[str, Mention], source: Mapping[str, Mention], seed: int, negated: Sequence[Mention] = ()
+    mentions: Mapping[str, Mention], source: Mapping[str, Mention], seed: int, negations: Sequence[Mention] = ()
 ) -> dict[str, Choice]:
     """A choice for every kind: as mentioned, else as in the source if possible, else drawn from the seed.
 
@@ -149,8 +149,8 @@ def fill_slots(
     slots = dict[str, Choice]()
     for kind in KINDS:
         possible = possible_values(kind, mentions, slots)
-        excluded = {one.meaning for one in negated if one.kind == kind not in mentions}
-        options = [value for value in possible if value not in excluded] or possible
+        exclusions = {one.meaning for one in negations if one.kind == kind not in mentions}
+        options = [value for value in possible if value not in exclusions] or possible
         mention = mentions.get(kind) or source.get(kind)
         if mention and mention.meaning in options:
             slots[kind] = Choice(mention.meaning, mention.phrase)
@@ -195,23 +195,23 @@ def draw_value(kind: str, options: Sequence[str], seed: int) -> str:
 def notes(parsed: ParsedPrompt) -> list[str]:
     """Lines on unknown words, on known words without effect, and on contradictions."""
     vocabulary = single_words()
-    unknown_words = [word for word in parsed.unused if word not in vocabulary]
-    ignored_words = [word for word in parsed.unused if word in vocabulary]
+    unknown_words = [word for word in parsed.unused_words if word not in vocabulary]
+    words_without_effect = [word for word in parsed.unused_words if word in vocabulary]
     similar = suggestions(unknown_words)
     items = [f"{word} (did you mean {similar[word]}?)" if word in similar else word for word in unknown_words]
     lines = [f"pocket does not know: {shorten(items, ', ')}; {HINT}"] if items else []
-    lines += [f"pocket ignores: {shorten(ignored_words, ', ')}"] if ignored_words else []
-    ruled_out = [*dict.fromkeys(one.typed for one in parsed.negated)]
-    lines += [f"pocket leaves out what the prompt rules out: {shorten(ruled_out, ', ')}"] if ruled_out else []
-    return lines + ([f"pocket shows {shorten([*parsed.refused], '; ')}"] if parsed.refused else [])
+    lines += [f"pocket ignores: {shorten(words_without_effect, ', ')}"] if words_without_effect else []
+    excluded_words = [*dict.fromkeys(one.typed for one in parsed.exclusions)]
+    lines += [f"pocket leaves out what the prompt rules out: {shorten(excluded_words, ', ')}"] if excluded_words else []
+    return lines + ([f"pocket shows {shorten([*parsed.notes], '; ')}"] if parsed.notes else [])
 
 
 def caption_note(parsed: ParsedPrompt, text: str, caption: str, origin: str) -> list[str]:
     """A line on what the prompt leaves out or how it is interpreted; none if it is a full caption."""
     missing = [NAMES[kind] for kind in DRAWN if kind not in parsed.slots]
     if missing:
-        listed = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
-        return [f'the prompt leaves out {listed}; filled in from {origin}: "{caption}"']
+        names = " and ".join(filter(None, (", ".join(missing[:-1]), missing[-1])))
+        return [f'the prompt leaves out {names}; filled in from {origin}: "{caption}"']
     return [] if split(text) == split(caption) else [f'pocket reads the prompt as "{caption}"']
 
 

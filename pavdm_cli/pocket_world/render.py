@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pavdm_cli.pocket_world import details, objects, terrain
 from pavdm_cli.pocket_world.palette import LIGHT
+from pavdm_cli.pocket_world.patterns import per_scene, rows_of
 from pavdm_cli.pocket_world.shapes import View
 from pavdm_cli.pocket_world.stars import add_stars
 from pavdm_cli.pocket_world.weather import add_clouds, add_falling, lights
@@ -68,14 +69,14 @@ def render(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> SceneFrames:
 
 def _add_objects(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> tuple[Tensor, Tensor]:
     """Put every scene's object in front; returns the frames and its cover."""
-    tint = _rows([light.ambient for light in lights(scenes)], on)  # (B, 1, 3, 1, 1)
+    tint = per_scene([light.ambient for light in lights(scenes)], on)  # (B, 1, 3, 1, 1)
     mask = frames.new_zeros(frames.shape[:2] + frames.shape[3:])
     frames = frames.contiguous()
     for kind in {s.object for s in scenes}:
-        rows = torch.tensor([i for i, s in enumerate(scenes) if s.object == kind], device=frames.device)
-        chosen = [s for s in scenes if s.object == kind]
-        layers = objects.PAINTERS[kind](_view(chosen, seconds[rows], on))
-        frames[rows], mask[rows] = objects.blend(frames[rows], layers, chosen, tint[rows])
+        rows = rows_of(scenes, frames, lambda scene, kind=kind: scene.object == kind)  # type: ignore[misc]
+        own_scenes = [scenes[i] for i in rows]
+        layers = objects.PAINTERS[kind](_view(own_scenes, seconds[rows], on))
+        frames[rows], mask[rows] = objects.blend(frames[rows], layers, own_scenes, tint[rows])
     return frames, mask
 
 
@@ -95,7 +96,7 @@ def position(scenes: Sequence[Scene], seconds: Tensor, aspect: float) -> tuple[T
 def sky(scenes: Sequence[Scene], on: Canvas) -> Tensor:  # (B, 1, 3, H, W)
     """A gradient with the sun or moon and its glow; constant in time."""
     light = lights(scenes)
-    top, low = _rows([one.zenith for one in light], on), _rows([one.horizon for one in light], on)
+    top, low = per_scene([one.zenith for one in light], on), per_scene([one.horizon for one in light], on)
     lamp, glow_share = on.x.new_tensor([(one.lamp, one.glow) for one in light])[:, :, None, None, None, None].unbind(1)
     fade = (on.y / 0.62).clamp(0, 1) ** 1.3
     image = top + (low - top) * fade
@@ -103,7 +104,7 @@ def sky(scenes: Sequence[Scene], on: Canvas) -> Tensor:  # (B, 1, 3, H, W)
     centre = on.x.new_tensor([(a.x + s.light[0], a.y + s.light[1]) for a, s in zip(lamps, scenes, strict=True)])
     radius = on.x.new_tensor([a.radius for a in lamps])[:, None, None, None, None]
     away = (on.x - centre[:, :1, None, None, None]).square() + (on.y - centre[:, 1:, None, None, None]).square()
-    colour = _rows([a.colour for a in lamps], on)
+    colour = per_scene([a.colour for a in lamps], on)
     glow = 0.55 * glow_share * torch.exp(-away / (2.2 * radius).square())
     disc = lamp * ((radius - away.sqrt()) / on.soft + 0.5).clamp(0, 1)
     image = image + (colour - image) * glow
@@ -114,7 +115,3 @@ def _view(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> View:
     x, y = position(scenes, seconds, on.x.numel() / on.y.numel())
     beat = (2 * math.pi * WINGBEATS * seconds).sin()[..., None, None]
     return View((on.x - x[..., None, None]).expand(-1, -1, on.y.numel(), -1), on.y - y[..., None, None], on.soft, beat)
-
-
-def _rows(colours: Sequence[tuple[float, float, float]], on: Canvas) -> Tensor:  # (B, 1, 3, 1, 1)
-    return on.x.new_tensor(colours)[:, None, :, None, None]

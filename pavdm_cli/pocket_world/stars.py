@@ -28,9 +28,9 @@ def add_stars(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on: Canv
     rows = rows_of(scenes, frames, lambda scene: scene.time == "night" and scene.weather in ("clear", "clouds"))
     if not len(rows):
         return frames
-    chosen = [scenes[i] for i in rows]
-    pan = frames.new_tensor([pan_direction(s) * PAN_SPEED * PARALLAX for s in chosen])[:, None]
-    start = frames.new_tensor([s.grain / 0x10000 * REPEAT for s in chosen])[:, None]
+    own_scenes = [scenes[i] for i in rows]
+    pan = frames.new_tensor([pan_direction(s) * PAN_SPEED * PARALLAX for s in own_scenes])[:, None]
+    start = frames.new_tensor([s.grain / 0x10000 * REPEAT for s in own_scenes])[:, None]
     x, y, bright = frames.new_tensor(STARS).unbind(1)
     places = x + (start - pan * seconds[rows])[..., None]
     size = (RADIUS * (0.6 + 0.4 * bright)).clamp_min(0.8 * on.soft / 1.2)

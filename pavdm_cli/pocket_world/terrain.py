@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pavdm_cli.pocket_world import details, scenery, water
 from pavdm_cli.pocket_world.palette import GROUND
-from pavdm_cli.pocket_world.patterns import rows_of
+from pavdm_cli.pocket_world.patterns import per_scene, rows_of
 from pavdm_cli.pocket_world.weather import lights
 from pavdm_cli.pocket_world.world import HORIZON, PAN_SPEED, Scene, pan_direction
 
@@ -68,7 +68,7 @@ def _lay(frames: Tensor, scenes: Sequence[Scene], layer: int, x: Tensor, seconds
     """Cover what lies below a layer's outline; the sea is one, with ripples, crests and a reflection."""
     wet = layer == 1 and any(s.terrain == "sea" for s in scenes)
     is_sea = frames.new_tensor([s.terrain == "sea" for s in scenes])[:, None, None, None]
-    tint = _column3([light.ambient for light in lights(scenes)], on)
+    tint = per_scene([light.ambient for light in lights(scenes)], on)
     top, slope = _outline(scenes, layer, x)  # (B, T, 1, W)
     depth = on.y - top
     cover = (depth / on.soft + 0.5).clamp(0, 1)[:, :, None]  # (B, T, 1, H, W)
@@ -81,7 +81,7 @@ def _lay(frames: Tensor, scenes: Sequence[Scene], layer: int, x: Tensor, seconds
     if on.rich:
         colour = colour + (tint - colour) * details.whiteness(scenes, layer, x, depth, seconds, on)
     if wet:
-        pale = (1.1 * tint + 0.3 * _column3([light.horizon for light in lights(scenes)], on)).clamp(0, 1)
+        pale = (1.1 * tint + 0.3 * per_scene([light.horizon for light in lights(scenes)], on)).clamp(0, 1)
         colour = colour + (pale - colour) * (is_sea * water.crests(scenes, seconds, on))[:, :, None]
     frames = frames + (colour - frames) * cover
     if wet:
@@ -95,14 +95,14 @@ def _stand(frames: Tensor, scenes: Sequence[Scene], layer: int, x: Tensor, on: C
         rows = rows_of(scenes, frames, lambda scene, name=name: scene.terrain == name)  # type: ignore[misc]
         if not len(rows) or layer not in scenery.LAYERS[name]:
             continue
-        land, chosen = LANDS[name], [scenes[i] for i in rows]
-        start = x.new_tensor([s.ground[layer] for s in chosen])[:, None, None]
+        land, own_scenes = LANDS[name], [scenes[i] for i in rows]
+        start = x.new_tensor([s.ground[layer] for s in own_scenes])[:, None, None]
 
         def base(place: Tensor, land: Land = land, start: Tensor = start) -> Tensor:
             angle = land.waves[layer] * (place - start) + start
             return land.base[layer] - land.relief[layer] * land.outline(angle)
 
-        cover, colour = paint(chosen, layer, x[rows] + start, base, on)
+        cover, colour = paint(own_scenes, layer, x[rows] + start, base, on)
         frames = frames.clone()
         frames[rows] = torch.lerp(frames[rows], colour, cover[:, :, None])
     return frames
@@ -126,7 +126,3 @@ def _colour(scenes: Sequence[Scene], layer: int, on: Canvas) -> Tensor:  # (B, 1
     tint, haze = (on.x.new_tensor([getattr(one, name) for one in light]) for name in ("ambient", "horizon"))
     share = on.x.new_tensor([LANDS[s.terrain].haze[layer] for s in scenes])[:, None]
     return torch.lerp(land * tint, haze, share)[:, None, :, None, None]
-
-
-def _column3(colours: Sequence[tuple[float, float, float]], on: Canvas) -> Tensor:  # (B, 1, 3, 1, 1)
-    return on.x.new_tensor(colours)[:, None, :, None, None]

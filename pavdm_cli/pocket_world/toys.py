@@ -48,8 +48,7 @@ def umbrella(at: View) -> list[Layer]:
     dome = ellipse(at.dx, at.dy, 0.205, 0.185)
     scallops = 0.028 * (1 - (at.dx / 0.068 * torch.pi).cos().abs()) - 0.012
     edge = torch.maximum(dome, at.dy + 0.012 + scallops)
-    panels = cover((at.dx / (0.205**2 - at.dx.square()).clamp_min(0.01).sqrt()).abs() - 10, 1.0)  # all of it
-    stripe = cover(ellipse(at.dx, at.dy, 0.068, 0.185), at.soft) * cover(edge, at.soft) * panels
+    stripe = cover(ellipse(at.dx, at.dy, 0.068, 0.185), at.soft) * cover(edge, at.soft)
     light = shade(at.dx, at.dy + 0.05, rim(edge, at.soft))
     crook = torch.maximum(disc(at.dx - 0.035, at.dy - 0.165, 0.035).abs() - 0.012, 0.165 - at.dy)
     return [

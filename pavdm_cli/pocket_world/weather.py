@@ -78,9 +78,9 @@ def add_clouds(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on: Can
     rows = rows_of(scenes, frames, lambda scene: scene.weather == "clouds")
     if not len(rows):
         return frames
-    chosen, light = [scenes[i] for i in rows], lights([scenes[i] for i in rows])
-    pan = frames.new_tensor([pan_direction(s) * PAN_SPEED * CLOUD_PARALLAX for s in chosen])[:, None]
-    start = frames.new_tensor([_start(s, 1) * CLOUDS_REPEAT for s in chosen])[:, None]
+    own_scenes, light = [scenes[i] for i in rows], lights([scenes[i] for i in rows])
+    pan = frames.new_tensor([pan_direction(s) * PAN_SPEED * CLOUD_PARALLAX for s in own_scenes])[:, None]
+    start = frames.new_tensor([_start(s, 1) * CLOUDS_REPEAT for s in own_scenes])[:, None]
     x, y, width, height = frames.new_tensor(CLOUDS).unbind(1)
     shift = (start - (WIND + pan) * seconds[rows])[..., None]
     body = spots(x + shift, y.expand_as(x + shift), width, height, CLOUDS_REPEAT, on)
@@ -96,12 +96,12 @@ def add_clouds(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on: Can
 
 def add_falling(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Tensor:
     """Put rain or snowflakes before the land and the sky."""
-    for weather, falling in (("rain", rain), ("snowfall", snowfall)):
+    for weather, paint in (("rain", rain), ("snowfall", snowfall)):
         rows = rows_of(scenes, frames, lambda scene, weather=weather: scene.weather == weather)  # type: ignore[misc]
         if len(rows):
-            chosen = [scenes[i] for i in rows]
-            cover = falling(chosen, seconds[rows], on)[:, :, None]
-            ambient = frames.new_tensor([one.ambient for one in lights(chosen)])[:, None, :, None, None]
+            own_scenes = [scenes[i] for i in rows]
+            cover = paint(own_scenes, seconds[rows], on)[:, :, None]
+            ambient = frames.new_tensor([one.ambient for one in lights(own_scenes)])[:, None, :, None, None]
             frames = frames.clone()
             frames[rows] = torch.lerp(frames[rows], 0.35 + 0.62 * ambient, cover)
     return frames

@@ -1,6 +1,6 @@
 """Guidance distillation: the student predicts in one forward pass what its teacher predicts with guidance in two.
 
-Sources: Meng et al., On Distillation of Guided Diffusion Models (2023), for one scale; Kynkaanniemi et al., Applying
+Sources: Meng et al., On Distillation of Guided Diffusion Models (2023), for one scale; Kynkäänniemi et al., Applying
 Guidance in a Limited Interval (2024): latents with little noise get little guidance.
 """
 
@@ -14,8 +14,8 @@ from torch import Tensor
 from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.training.losses import Batch, predict_velocity
 
-GUIDANCE_RAMP = (500.0, 800.0)  # timesteps: little guidance below the first, full guidance above the second
-LITTLE_GUIDANCE = 1.5
+GUIDANCE_RAMP = (500.0, 800.0)  # timesteps: LOW_NOISE_GUIDANCE below the first, full guidance above the second
+LOW_NOISE_GUIDANCE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,5 +41,5 @@ class Teacher:
 def guidance_scale(guidance: float, timesteps: Tensor) -> Tensor:  # (B, T) -> (B, T)
     """The scale at each timestep: little guidance at low noise, where more adds specks that accumulate."""
     low, high = GUIDANCE_RAMP
-    little = min(guidance, LITTLE_GUIDANCE)
-    return little + (guidance - little) * ((timesteps - low) / (high - low)).clamp(0, 1)
+    floor = min(guidance, LOW_NOISE_GUIDANCE)
+    return floor + (guidance - floor) * ((timesteps - low) / (high - low)).clamp(0, 1)
