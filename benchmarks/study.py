@@ -16,10 +16,9 @@ from pathlib import Path
 import torch
 from paper import report
 from paper.arms import ARMS, BY_NAME, REAL
-from paper.runs import Budget, Study, check_settings, fine_tune, read_rows, run_arm, run_real
+from paper.runs import Budget, Study, check_settings, fine_tune, read_rows, run_arm, run_real, study_prompt
 
 from pavdm_cli.errors import PavdmError
-from pavdm_cli.evaluation.videos import scene_prompt
 from pavdm_cli.models.registry import DEFAULT
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "results.md"
@@ -60,7 +59,7 @@ def study_of(args: argparse.Namespace) -> Study:
     if args.prompts_file:
         prompts = tuple(line.strip() for line in args.prompts_file.read_text().splitlines() if line.strip())
     elif args.model == DEFAULT:
-        prompts = tuple(scene_prompt(seed) for seed in range(args.first_seed, args.first_seed + args.prompts))
+        prompts = tuple(study_prompt(seed) for seed in range(args.first_seed, args.first_seed + args.prompts))
     else:
         sys.exit("--model other than pocket needs --prompts-file")
     budget = Budget(args.finetune_steps, args.finetune_batch, args.finetune_rate, args.finetune_clips)

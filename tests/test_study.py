@@ -15,10 +15,14 @@ import numpy as np
 import pytest
 
 from pavdm_cli.evaluation.distances import DIMENSIONS
+from pavdm_cli.evaluation.probe import ATTRIBUTES
+from pavdm_cli.evaluation.prompt_spans import scene_of
+from pavdm_cli.evaluation.videos import scene_prompt
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.request import Request
 from pavdm_cli.models.pocket.frame_format import CODED_FPS, CODED_SIZE
 from pavdm_cli.models.registry import find
+from pavdm_cli.pocket_world.world import sample_scene
 from pavdm_cli.video import open_video, read_metadata
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +34,7 @@ def paper() -> Iterator[SimpleNamespace]:
     """The modules of the study, which are next to the script."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "benchmarks"))
-        modules = ("arms", "claims", "report", "runs", "statistics")
+        modules = ("arms", "claims", "figures", "report", "runs", "statistics")
         loaded: dict[str, ModuleType] = {name: import_module(f"paper.{name}") for name in modules}
         yield SimpleNamespace(study=import_module("study"), **loaded)
         for name in [name for name in sys.modules if name.partition(".")[0] in ("paper", "study")]:
@@ -193,6 +197,35 @@ def test_a_study_continues_and_reports(paper: Any, tmp_path: Path, monkeypatch: 
     assert "\nold\n" not in text
     assert "| because |" in text
     assert (document.parent / "images" / "results" / "sheet-pa-base.png").stat().st_size > 1000
+
+
+def test_prompts_of_the_study_describe_whole_scenes(paper: Any) -> None:
+    assert any(not scene_of(scene_prompt(seed)) for seed in range(24))  # plain captions may omit the motion
+    for seed in range(24):
+        scene, described = sample_scene(seed), scene_of(paper.runs.study_prompt(seed))
+        assert described is not None
+        assert all(getattr(described, name) == getattr(scene, name) for name in ATTRIBUTES)
+
+
+def test_adherence_over_time_leaves_out_words_that_some_clips_cannot_show(paper: Any) -> None:
+    clips = {"adherence_object": [1.0, 0.0, 1.0], "adherence_color": [1.0, 1.0, 0.0], "adherence_camera": [1.0]}
+    row = {"measurement": {"clips": clips | {"sharpness": [0.5]}}}
+    assert paper.figures.series_of(row, "adherence") == [1.0, 0.5, 0.5]
+    assert paper.figures.series_of(row, "sharpness") == [0.5]
+    assert paper.figures.series_of({"measurement": {"clips": {}}}, "adherence") == []
+
+
+def test_weights_may_be_added_to_a_study_but_not_replaced(paper: Any, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(WEIGHTS.read_bytes() + b" ")
+    weights = {"base": WEIGHTS, "pa": None, "rw": None}
+    study = paper.runs.Study(tmp_path, "pocket", 1.0, ("a red ball",), 0, weights, paper.runs.Budget(1, 1, 0.1, 1))
+    paper.runs.check_settings(study)
+    paper.runs.check_settings(replace(study, weights=weights | {"rw": WEIGHTS}))
+    paper.runs.check_settings(replace(study, weights=weights | {"rw": WEIGHTS}))
+    for changed in ({"rw": other}, {"rw": None}, {"base": other, "rw": WEIGHTS}):
+        with pytest.raises(SystemExit, match="other weights"):
+            paper.runs.check_settings(replace(study, weights=weights | changed))
 
 
 def test_other_settings_need_another_folder(paper: Any, tmp_path: Path) -> None:

@@ -46,12 +46,16 @@ def plot_over_time(path: Path, arms: Mapping[str, Rows]) -> None:
 
 
 def series_of(row: Mapping[str, Any], name: str) -> list[float]:
-    """A metric of one video per two-second clip; adherence is the mean over words."""
+    """A metric of one video per two-second clip; adherence is the mean over words that every clip can show.
+
+    Not every clip shows how the camera moves.
+    """
     clips: Mapping[str, list[float]] = row["measurement"]["clips"]
     if name != "adherence":
         return clips.get(name, [])
     words = [values for key, values in clips.items() if key.startswith("adherence_")]
-    return np.mean(words, axis=0).tolist() if words else []
+    length = max(map(len, words), default=0)
+    return np.mean([values for values in words if len(values) == length], axis=0).tolist() if length else []
 
 
 def _plot_arm(panel: Any, arm: str, videos: Sequence[Sequence[float]], color: str) -> None:

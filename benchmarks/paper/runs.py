@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,8 +13,9 @@ from typing import Any
 
 from pavdm_cli.bench.env import environment
 from pavdm_cli.evaluation.files import MeasureOptions, measure_file
+from pavdm_cli.evaluation.prompt_spans import scene_of
 from pavdm_cli.evaluation.results import ResultsFile
-from pavdm_cli.evaluation.videos import VideoSet, render_videos, scene_prompt
+from pavdm_cli.evaluation.videos import VideoSet, render_videos
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.pipeline import Pixels
 from pavdm_cli.generation.provenance import collect_metadata
@@ -22,6 +24,8 @@ from pavdm_cli.generation.write import encoder_options, scale_metadata
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.model import DENOISER_FILE, VAE_FILE
 from pavdm_cli.models.pocket.model import SPEC as POCKET
+from pavdm_cli.pocket_world.captions import caption
+from pavdm_cli.pocket_world.world import sample_scene
 from pavdm_cli.runtime.untrusted import stored_values
 from pavdm_cli.video import EncoderOptions, VideoWriter, open_video
 
@@ -66,8 +70,19 @@ class Study:
         return dict(enumerate(self.prompts, self.first_seed))
 
 
+def study_prompt(seed: int) -> str:
+    """The caption of a seed's scene, with every word that ground truth needs: real and generated videos share it."""
+    rng = random.Random(seed)
+    while not scene_of(prompt := caption(sample_scene(seed), rng)):
+        pass
+    return prompt
+
+
 def check_settings(study: Study) -> None:
-    """Store the settings, or compare them with those in the folder. Exits if they differ."""
+    """Store the settings, or compare them with those in the folder. Exits if they differ.
+
+    Weights that were not given before may be added, since no row depends on them.
+    """
     path = study.folder / "study.json"
     digests = {role: file and checkpoint.digest(file) for role, file in study.weights.items()}
     values = {
@@ -80,9 +95,9 @@ def check_settings(study: Study) -> None:
     }
     if path.exists():
         before = json.loads(path.read_text())
+        before["weights"] = {role: digest or digests[role] for role, digest in before["weights"].items()}
         if differences := [name for name in values if before.get(name) != values[name]]:
             sys.exit(f"{study.folder} holds a study with other {', '.join(differences)}: give another folder")
-        return
     path.write_text(json.dumps(values, indent=1))
 
 
@@ -172,14 +187,14 @@ def run_real(study: Study, seeds: Sequence[int], rows: Path, log: Log) -> None:
     for seed in seeds:
         if (REAL, seed) in finished_keys or not study.is_pocket:
             continue
-        assert study.seeds[seed] == scene_prompt(seed)
+        assert study.seeds[seed] == study_prompt(seed)
         path = study.folder / "videos" / REAL / f"{seed}.mp4"
         request = Request("", **POCKET_FORMAT)
         (video,) = render_videos(VideoSet(range(seed, seed + 1), study.seconds, request=request))
-        metadata = {"prompt": video.prompt, "seed": seed, **rendered_metadata()}
+        metadata = {"prompt": study.seeds[seed], "seed": seed, **rendered_metadata()}
         write_video(path, iter([video.frames]), request.spec.fps, EncoderOptions(OUTPUT.crf), metadata)
         add_row(rows, REAL, seed, path, {"settings": {}, "weights": "rendered"})
-        log(f"{REAL} {seed}: {video.prompt}")
+        log(f"{REAL} {seed}: {study.seeds[seed]}")
 
 
 def rendered_metadata() -> dict[str, Any]:
