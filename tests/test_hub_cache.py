@@ -23,6 +23,8 @@ from pavdm_cli.models.spec import WeightPart
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 NAME = OPENSORA.name
+PLAN = ("generate", "a boat", "--model", NAME, "--size", "72x64", "--frames", "1", "--device", "cpu", "--plan")
+TINY_TRANSFORMER = r"\ntransformer +- +- +1\.4 MB"
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +76,20 @@ def test_weights_in_the_hubs_cache_load_without_a_pull(cache, tiny):
 
 
 @pytest.mark.integration
+def test_a_plan_by_name_is_of_the_weights_that_there_are_now(tiny):
+    result = pavdm(*PLAN)
+    assert "\ntransformer" in result.out, result.err
+    assert not re.search(TINY_TRANSFORMER, result.out)  # of the published size
+    download_folder(OPENSORA).parent.mkdir(parents=True)
+    download_folder(OPENSORA).symlink_to(tiny)
+    result = pavdm(*PLAN)
+    assert re.search(TINY_TRANSFORMER, result.out), result.err
+
+
+@pytest.mark.integration
 def test_a_plan_by_name_is_of_the_weights_in_the_hubs_cache(cache):
-    result = pavdm(
-        "generate", "a boat", "--model", NAME, "--size", "72x64", "--frames", "1", "--device", "cpu", "--plan"
-    )
-    assert re.search(r"\ntransformer +- +- +1\.4 MB", result.out), result.err
+    result = pavdm(*PLAN)
+    assert re.search(TINY_TRANSFORMER, result.out), result.err
 
 
 @pytest.mark.integration

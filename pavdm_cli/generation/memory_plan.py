@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ import torch
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.memory_parts import LIBRARIES, STAGES, Stages, device_parts, host_parts, worker_bytes
 from pavdm_cli.hub.weight_memory import free_bytes
+from pavdm_cli.hub.weights_dir import weights_folder
 from pavdm_cli.models import meta_model
-from pavdm_cli.models.adapter import VideoModel
+from pavdm_cli.models.adapter import Placement, VideoModel
 from pavdm_cli.models.devices import HOST
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.meta_model import MemoryCase, SamplingMemory, VAEMemory, meta_runner
@@ -128,13 +130,15 @@ def estimate_plan(config: GenerationConfig) -> MemoryPlan:
 
 
 # Candidates often differ in one part only, so each part's estimate is cached.
-_meta = lru_cache(meta_runner)
-ModelKey = tuple[VideoModel, ModelSpec, str, str]  # model, its spec at the size of the video, device, precision
+# The key: model, its spec at the size of the video, folder of its weights (None if not downloaded), device, precision.
+ModelKey = tuple[VideoModel, ModelSpec, Path | None, str, str]
 
 
 def model_key(config: GenerationConfig) -> ModelKey:
     """Cache key of a meta-device model."""
-    return config.video_model, config.spec, config.execution.device, config.execution.precision
+    folder = weights_folder(config.spec)
+    weights = folder if folder.is_dir() else None  # sizes are published ones until the download
+    return config.video_model, config.spec, weights, config.execution.device, config.execution.precision
 
 
 def _smallest_execution(device: str, precision: str) -> ExecutionConfig:
@@ -143,11 +147,17 @@ def _smallest_execution(device: str, precision: str) -> ExecutionConfig:
 
 def meta_model_of(config: GenerationConfig) -> ModelRunner:
     """The model on the meta device."""
-    return _meta_model(*model_key(config))
+    return _meta_model(model_key(config))
 
 
-def _meta_model(model: VideoModel, spec: ModelSpec, device: str, precision: str) -> ModelRunner:
-    return _meta(model, spec, placement_for(_smallest_execution(device, precision)))
+def _meta_model(key: ModelKey) -> ModelRunner:
+    model, spec, weights, device, precision = key
+    return _cached_meta_runner(model, spec, weights, placement_for(_smallest_execution(device, precision)))
+
+
+@lru_cache
+def _cached_meta_runner(model: VideoModel, spec: ModelSpec, _weights: Path | None, placement: Placement) -> ModelRunner:
+    return meta_runner(model, spec, placement)
 
 
 def text_bytes(config: GenerationConfig) -> dict[str, int]:
@@ -163,15 +173,15 @@ def text_bytes(config: GenerationConfig) -> dict[str, int]:
 
 @lru_cache
 def _sampling_memory(key: ModelKey, step: MemoryCase) -> SamplingMemory:
-    return meta_model.estimate_sampling_memory(_meta_model(*key), step, torch.device(key[2]))
+    return meta_model.estimate_sampling_memory(_meta_model(key), step, torch.device(key[-2]))
 
 
 @lru_cache
 def _vae_memory(key: ModelKey, vae_batch_size: int, vae_tiling: str, vae_inputs: tuple[int, int]) -> VAEMemory:
-    model, spec, device, precision = key
+    model, spec, weights, device, precision = key
     execution = replace(_smallest_execution(device, precision), vae_batch_size=vae_batch_size, vae_tiling=vae_tiling)
     return meta_model.estimate_vae_memory(
-        _meta(model, spec, placement_for(execution)), torch.device(device), *vae_inputs
+        _cached_meta_runner(model, spec, weights, placement_for(execution)), torch.device(device), *vae_inputs
     )
 
 
