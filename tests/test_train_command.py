@@ -108,6 +108,25 @@ def test_distilled_weights_record_their_guidance(command, files):
     )
     assert (code, out) == (2, "")
     assert "is already distilled, for a guidance scale of 1.5" in err
+    assert "hint: give its teacher with --teacher" in err
+
+
+def test_a_student_continues_with_another_teacher(command, files):
+    student = command("denoiser", "--distill-guidance", "1.5")[1].strip()
+    words = ("--teacher", str(files / "denoiser.safetensors"), "--distill-guidance", "2", "--learning-rate", "0")
+    code, out, err = command("denoiser", "--output-dir", str(files / "again"), "--init", student, *words)
+    assert code == 0, err
+    assert store.training_metadata(Path(out.strip()))["guided"] == 2
+    before, after = load_file(student), load_file(out.strip())
+    assert all(torch.equal(value, after[name]) for name, value in before.items())  # at a learning rate of zero
+
+
+def test_a_student_starts_from_its_teacher_by_default(command, files):
+    words = ("--teacher", str(files / "denoiser.safetensors"), "--distill-guidance", "2", "--learning-rate", "0")
+    code, out, err = command("denoiser", "--init", "", *words)
+    assert code == 0, err
+    teacher, student = load_file(files / "denoiser.safetensors"), load_file(out.strip())
+    assert all(torch.equal(value, student[name]) for name, value in teacher.items())
 
 
 def send_signals(monkeypatch: pytest.MonkeyPatch, numbers: list[signal.Signals]) -> None:
@@ -229,6 +248,12 @@ WRONG = {
     "no such weights": (["vae", "--init", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
     "no such vae": (["denoiser", "--vae", "nothing.safetensors"], 5, "no weights at nothing.safetensors"),
     "no teacher": (["denoiser", "--init", "", "--distill-guidance", "2"], 2, "--distill-guidance needs a teacher"),
+    "a teacher of nothing": (["denoiser", "--teacher", "x.safetensors"], 2, "--teacher needs --distill-guidance"),
+    "no such teacher": (
+        ["denoiser", "--teacher", "x.safetensors", "--distill-guidance", "2"],
+        5,
+        "no weights at x.safetensors",
+    ),
     "an unknown device": (["vae", "--device", "tpu"], 2, "--device must be one of auto, cpu, cuda, mps, got 'tpu'"),
     "a rate below zero": (["vae", "--learning-rate", "-1"], 2, "Invalid value for '--learning-rate'"),
     "no steps": (["vae", "--steps", "0"], 2, "Invalid value for '--steps'"),

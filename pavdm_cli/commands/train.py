@@ -77,6 +77,7 @@ def denoiser(
     clips: options.Clips = 2400,
     detail: options.WorldDetail = 0.3,
     distill_guidance: options.DistillGuidance = None,
+    teacher: options.Teacher = None,
     shift: options.Shift = 1.0,
     object_weight: options.ObjectWeight = 0.0,
     fill_batches: options.FillBatches = False,
@@ -117,7 +118,7 @@ def denoiser(
     if model and data:
         _finetune(train_options, _finetune_fields(context.params, model), model, method)
         return
-    objective = runs.Objective(method, distill_guidance, window, shift, object_weight, fill_batches)
+    objective = runs.Objective(method, distill_guidance, window, shift, object_weight, fill_batches, teacher)
     _train_pocket(train_options, lambda: runs.denoiser_task(train_options, objective, vae, clips, _clip_progress()))
 
 

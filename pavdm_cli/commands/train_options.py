@@ -95,7 +95,15 @@ DistillGuidance = Annotated[
         min=0,
         max=100,
         callback=check_finite,
-        help="Guidance scale to distill into a single forward pass; --init is the teacher.",
+        help="Guidance scale to distill into a single forward pass; --teacher has the weights to distill.",
+        rich_help_panel=POCKET_PANEL,
+    ),
+]
+Teacher = Annotated[
+    Path | None,
+    typer.Option(
+        help="Weights to distill, such as a teacher trained further, while --init has its earlier student. "
+        "Default: those of --init.",
         rich_help_panel=POCKET_PANEL,
     ),
 ]

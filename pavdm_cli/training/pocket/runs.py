@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -73,11 +73,13 @@ class Objective:
     shift: float = 1.0  # of timesteps towards noise
     object_weight: float = 0.0
     fill_batches: bool = False
+    teacher: Path | None = None  # weights to distill; None: the initial weights
 
     @property
     def metadata(self) -> dict[str, object]:
         """For the header of the weights: the method, and what is not at its default."""
-        changed = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "distill_guidance"}
+        names = [field.name for field in fields(self) if field.name not in ("distill_guidance", "teacher")]
+        changed = {name: getattr(self, name) for name in names}
         changed = {name: value for name, value in changed.items() if value != getattr(Objective(""), name)}
         return changed | ({} if self.distill_guidance is None else {"guided": self.distill_guidance})
 
@@ -94,6 +96,8 @@ class Objective:
             )
         if self.shift != 1 and self.method != "base":
             raise UsageError("--shift only applies to --method base", "omit --shift")
+        if self.teacher is not None and self.distill_guidance is None:
+            raise UsageError("--teacher needs --distill-guidance", "give the guidance scale to distill, such as 3.3")
 
 
 def make_folder(folder: Path) -> None:
@@ -132,6 +136,7 @@ def denoiser_task(
     objective.check(Clips().latents)
     precision = options.pick_precision()
     teacher = _teacher(options, objective)
+    options = replace(options, init=options.init or objective.teacher)
     spec = SPEC
     vae = checkpoint.load_vae(vae_file or spec.folder / VAE_FILE).to(pick_device(options.device))
     model = _initial_model(lambda: new_denoiser(vae.config), options, lambda path: load_grown(path, vae.config))
@@ -161,14 +166,15 @@ def _batch_config(objective: Objective, batch_size: int) -> BatchConfig:
 def _teacher(options: TrainOptions, objective: Objective) -> Teacher | None:
     if objective.distill_guidance is None:
         return None
-    if options.init is None:
-        raise UsageError("--distill-guidance needs a teacher", "give its weights with --init")
-    scale = checkpoint.training_metadata(options.init).get("guided", 1.0)
+    path = objective.teacher or options.init
+    if path is None:
+        raise UsageError("--distill-guidance needs a teacher", "give its weights with --teacher or --init")
+    scale = checkpoint.training_metadata(path).get("guided", 1.0)
     if scale != 1:
         raise UsageError(
-            f"{options.init} is already distilled, for a guidance scale of {scale:g}", "start from its teacher"
+            f"{path} is already distilled, for a guidance scale of {scale:g}", "give its teacher with --teacher"
         )
-    return Teacher(checkpoint.load_denoiser(options.init).to(pick_device(options.device)), objective.distill_guidance)
+    return Teacher(checkpoint.load_denoiser(path).to(pick_device(options.device)), objective.distill_guidance)
 
 
 def _pool(path: Path, clips: Clips, vae: PocketVAE, progress: Progress, needs_mask: bool = False) -> Pool:
