@@ -199,6 +199,16 @@ def test_extend_redo_and_remix_make_new_videos(client: TestClient, finished: str
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("prompt", ["a blue kite", None])
+def test_a_span_with_a_new_prompt_notes_that_its_end_may_show(
+    client: TestClient, finished: str, prompt: str | None
+) -> None:
+    body = {"from": "0s", "to": "1s", "prompt": prompt, "seed": 8}
+    notes = client.post(f"/v1/videos/{finished}/redo", json=body).json()["notes"]
+    assert any("the transition at the end of the span may be visible" in note for note in notes) == (prompt is not None)
+
+
+@pytest.mark.integration
 def test_a_deleted_video_leaves_no_file(client: TestClient) -> None:
     video_id = submit(client, frames=34)
     wait_for(client, video_id, "rendering", frames=4)

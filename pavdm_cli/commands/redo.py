@@ -92,7 +92,7 @@ def redo(
 
 
 def _regenerate(original: GeneratedVideo, request: Request, output: Output, as_json: bool) -> None:
-    from pavdm_cli.generation.redo import RedoTask, changes_prompts, find_span, original_config, span_config
+    from pavdm_cli.generation.redo import RedoTask, find_span, original_config, span_config
     from pavdm_cli.generation.write import RunControl
     from pavdm_cli.generation.write_redo import write_redo
 
@@ -102,10 +102,8 @@ def _regenerate(original: GeneratedVideo, request: Request, output: Output, as_j
     full_config = original_config(original, with_threads(request, Load()))
     _check_weights(full_config, original)
     span = find_span(full_config, original, redo_options)
-    config = torchrun.for_all_ranks(span_config(full_config, span))
+    config = torchrun.for_all_ranks(span_config(original, full_config, span))
     _print_span(original, span)
-    if changes_prompts(original, full_config) and not span.reaches_end:
-        ui.note("with a new prompt, the transition at the end of the span may be visible")
     for line in config.notes:
         ui.note(line)
     model = open_model(config)

@@ -215,12 +215,14 @@ def _offset(config: GenerationConfig, original: GeneratedVideo) -> int:
     return int(original.metadata.get("copied", 0))
 
 
-def span_config(config: GenerationConfig, span: Span) -> GenerationConfig:
+def span_config(original: GeneratedVideo, config: GenerationConfig, span: Span) -> GenerationConfig:
     """The configuration of the video up to the end of the span. Raises: UsageError where no span of it can be made."""
-    schedule, first = config.schedule, config.warmup + span.chunks.start
+    schedule, notes, first = config.schedule, config.notes, config.warmup + span.chunks.start
     if span.chunks.start and not (schedule.context or schedule.fill_to):
         schedule = replace(schedule, fill_to=schedule.window)
     if not span.reaches_end:
+        if changes_prompts(original, config):
+            notes = (*notes, "with a new prompt, the transition at the end of the span may be visible")
         if config.method != "pa" or schedule.full_window:
             option = "--ramp-up full" if schedule.full_window else f"--method {config.method}"
             raise UsageError(
@@ -230,7 +232,7 @@ def span_config(config: GenerationConfig, span: Span) -> GenerationConfig:
         first = first if span.chunks.start else 0  # a warm-up before the span sees what follows, too
         schedule = with_right_context(schedule, config.warmup + span.chunks.stop, following, first)
     frames = span.frames.stop if not span.reaches_end else config.frames
-    return replace(config, schedule=schedule, frames=frames)
+    return replace(config, schedule=schedule, frames=frames, notes=notes)
 
 
 def choose_output(original: GeneratedVideo, output: Output) -> tuple[Path, bool]:

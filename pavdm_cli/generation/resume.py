@@ -140,7 +140,7 @@ def resolved_config(request: Request) -> tuple[GenerationConfig, Source | RedoTa
         original = open_generated_video(request.redo.source)
         config = original_config(original, request)
         span = find_span(config, original, request.redo)
-        return span_config(config, span), RedoTask(original, span, request.redo)
+        return span_config(original, config, span), RedoTask(original, span, request.redo)
     if request.extension is None:
         config, image = resolve(request), request.image
         return replace(config, num_conditioning_frames=image_start.num_image_frames(config) if image else 0), None

@@ -84,7 +84,7 @@ def redo_job(body: RedoVideo, settings: ServeSettings, source: Path, kind: str =
     request = replace(request, output=Output(crf=original.metadata["crf"]))
     config = redo.original_config(original, request)
     splice = redo.find_span(config, original, span)
-    redo.span_config(config, splice)
+    config = redo.span_config(original, config, splice)
     record = _record(kind, request, total=splice.splice.end - splice.splice.first, suffix=source.suffix)
     return replace(record, **_shape(original.video), notes=json.dumps(_notes(config)))
 
