@@ -18,6 +18,7 @@ import pytest
 from support import clips
 from support.command import CommandResult, pavdm
 from support.interrupted import snapshots
+from support.tiers import integration
 
 import pavdm_cli
 from pavdm_cli import ui
@@ -162,7 +163,7 @@ def test_a_length_is_a_number_or_forever(text: str) -> None:
     assert (result.code, "must be a time or forever" in result.err) == (2, True)
 
 
-@pytest.mark.parametrize("text", ["1", "1s", "0:01", "1.0", "0m1s"])
+@pytest.mark.parametrize("text", ["1s", *integration("1", "0:01", "1.0", "0m1s")])
 def test_a_length_is_written_like_every_time(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("length.toml").write_text(f'seconds = "{text}"')
     Path("length.yaml").write_text(f"seconds: {text}")

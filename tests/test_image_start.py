@@ -143,7 +143,7 @@ def video(job: GenerationConfig, model=None, still: StillImage | None = None) ->
     )
 
 
-@pytest.mark.parametrize("method", ["pa", "rn", *integration("rw", "fifo")])
+@pytest.mark.parametrize("method", ["pa", *integration("rn", "rw", "fifo")])
 @pytest.mark.parametrize("name", ["pocket", "opensora"])
 def test_frame_0_is_the_picture_and_every_method_continues(name, method, opensora):
     options = {"steps": 2, "window": 10, "chunk": 5} if name == "opensora" else {"steps": 2, "window": 4}

@@ -36,7 +36,9 @@ def files(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def command(files: Path, monkeypatch: pytest.MonkeyPatch):
-    """`pavdm train` with tiny models, few clips and short previews."""
+    """`pavdm train` with tiny models, few clips, few frames for validation, and short previews."""
+    held_out = tasks.VAETask._held_out
+    monkeypatch.setattr(tasks.VAETask, "_held_out", lambda task, count=64: held_out(task, 2))
     monkeypatch.setattr(tasks, "preview", partial(preview, chunks=1))
     parts = {
         "vae": ["--init", str(files / "vae.safetensors")],

@@ -56,6 +56,7 @@ def test_a_model_of_one_size_never_stores_it(model: ModelRunner) -> None:
     assert collect_metadata(config_of("pocket", 2), model) == collect_metadata(config_of("pocket"), model)
 
 
+@pytest.mark.integration
 def test_what_memory_leaves_is_stored_and_a_chosen_one_stays(
     folder: Path, model: ModelRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

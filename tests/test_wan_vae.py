@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from support.tiers import integration
 from support.wan import golden, index, tiny_vae
 from torch import Tensor
 
@@ -94,7 +95,7 @@ def test_every_grouping_of_frames_gives_the_same_bits(version: str) -> None:
     assert torch.equal(torch.cat([part for part in parts if part.shape[1]], dim=1), whole)
 
 
-@versions
+@pytest.mark.parametrize("version", ["2.1", *integration("2.2")])
 @torch.no_grad()
 def test_38_latents_rebuild_the_state_to_the_bit_and_37_do_not(version: str) -> None:
     vae = tiny_vae(version)
