@@ -16,12 +16,15 @@ from pathlib import Path
 import torch
 from paper import report
 from paper.arms import ARMS, BY_NAME, REAL
-from paper.runs import Budget, Study, check_settings, fine_tune, read_rows, run_arm, run_real, study_prompt
+from paper.runs import Budget, Study, check_settings, fine_tune, read_rows, run_arm, run_real, store_rows, study_prompt
 
 from pavdm_cli.errors import PavdmError
 from pavdm_cli.models.registry import DEFAULT
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "results.md"
+ROOT = Path(__file__).parents[1]
+DOCUMENT = ROOT / "docs" / "results.md"
+ROWS = ROOT / "benchmarks" / "results" / "study.jsonl.xz"  # those of the document
+REASONS = ROOT / "benchmarks" / "paper" / "reasons.json"
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -44,9 +47,13 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="part I of N of the prompts")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--report", nargs="?", type=Path, const=DOCUMENT, help="write the report; default: docs/results.md"
+        "--report",
+        nargs="?",
+        type=Path,
+        const=DOCUMENT,
+        help="write the report; default: docs/results.md, and store its rows",
     )
-    parser.add_argument("--reasons", type=Path, help="JSON: a sentence for each claim, for the report")
+    parser.add_argument("--reasons", type=Path, default=REASONS, help="JSON: a sentence for each claim, for the report")
     parser.add_argument("--draft", action="store_true", help="also report rows of uncommitted code")
     return parser.parse_args(words)
 
@@ -109,6 +116,8 @@ def main(words: Sequence[str] | None = None) -> None:
     if args.report:
         rows = read_rows(sorted(study.folder.glob("rows-*.jsonl")))
         report.write(args.report, rows, study.folder, args.reasons, draft=args.draft)
+        if args.report == DOCUMENT:
+            store_rows(ROWS, rows)
         print(args.report)
 
 

@@ -196,7 +196,7 @@ def test_a_study_continues_and_reports(paper: Any, tmp_path: Path, monkeypatch: 
     assert text.endswith("After.\n")
     assert "\nold\n" not in text
     assert "| because |" in text
-    assert (document.parent / "images" / "results" / "sheet-pa-base.png").stat().st_size > 1000
+    assert (document.parent / "images" / "results" / "sheet-pa-base.jpg").stat().st_size > 1000
 
 
 def test_prompts_of_the_study_describe_whole_scenes(paper: Any) -> None:
@@ -271,3 +271,9 @@ def test_a_study_from_a_base_checkpoint_trains_generates_and_reports(paper: Any,
     assert metadata["guidance"] == 1.5
     assert open_video(folder / "videos" / "chunk-1" / "1.mp4").frames == 16
     assert "| pa-base |" in document.read_text()
+
+
+def test_stored_rows_are_read_back(paper: Any, tmp_path: Path) -> None:
+    rows = [{"arm": "pa", "seed": seed, "measurement": {"metrics": {"scenes": 1.0}}} for seed in range(3)]
+    paper.runs.store_rows(tmp_path / "study.jsonl.xz", rows)
+    assert paper.runs.read_rows([tmp_path / "study.jsonl.xz"]) == rows

@@ -42,7 +42,7 @@ def plot_over_time(path: Path, arms: Mapping[str, Rows]) -> None:
             panel.set_xlabel("seconds")
         handles, labels = max((panel.get_legend_handles_labels() for panel in panels), key=lambda both: len(both[1]))
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-        figure.savefig(path, dpi=110)
+        figure.savefig(path, dpi=80)
 
 
 def series_of(row: Mapping[str, Any], name: str) -> list[float]:
@@ -87,7 +87,7 @@ def draw_strips(path: Path, strips: Mapping[str, np.ndarray], seconds: Sequence[
             if line is panels[0]:
                 panel.set_title(f"{seconds[column]:g} s", fontsize=8)
         line[0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=100, pil_kwargs={"quality": 85})
 
 
 def frames_at(path: Path, seconds: Sequence[float]) -> np.ndarray:

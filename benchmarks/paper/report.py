@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ BEGIN, END = "<!-- study -->", "<!-- end of study -->"
 FIGURE_3_ARMS = ("pa-base", "rn-base", "fifo", "chained", "pa", "rw", "shipped", REAL)
 ABLATIONS = ("pa", "no-context", "chunk-1", "fixed-length", "half-steps", "double-steps", "half-window")
 SHEET_COLUMNS, STRIPS = 10, 8
+OVER_TIME = "over-time.png"
 
 
 def write(path: Path, rows: Sequence[Mapping[str, Any]], folder: Path, reasons: Path | None, *, draft: bool) -> None:
@@ -30,7 +31,7 @@ def write(path: Path, rows: Sequence[Mapping[str, Any]], folder: Path, reasons: 
     figures.mkdir(parents=True, exist_ok=True)
     draw_figures(figures, arms, folder)
     sentences = json.loads(reasons.read_text()) if reasons else {}
-    section = "\n".join(section_lines(rows, arms, sentences, sorted(p.name for p in figures.glob("*.png"))))
+    section = "\n".join(section_lines(rows, arms, sentences, sorted(p.name for p in figures.iterdir())))
     replace_section(path, f"{BEGIN}\n{section}\n{END}")
 
 
@@ -85,11 +86,19 @@ def section_lines(
         "",
         *claim_lines(results, reasons),
         "",
+        "## Over time",
+        "",
+        "Means over prompts of two-second clips, with bands of the standard error, as in figure 3.",
+        "",
+        f"![Metrics of each arm over a minute](images/results/{OVER_TIME})",
+        "",
         "## Arms",
         "",
         *arm_lines(arms),
         "",
-        *(f"![{name.removesuffix('.png')}](images/results/{name})" for name in figures),
+        "## Contact sheets",
+        "",
+        *figure_lines(name for name in figures if name != OVER_TIME),
     ]
 
 
@@ -98,7 +107,8 @@ def table_lines(arms: Mapping[str, Rows], columns: Sequence[Column]) -> list[str
     heads = [f"{column.title} {'↓' if column.lower_is_better else '↑'}" for column in columns]
     lines = [f"| arm | {' | '.join(heads)} |", "|---" * (len(columns) + 1) + "|"]
     for name, rows in arms.items():
-        estimates = [estimate(rows, arms.get(REAL, {}), column.metric) for column in columns]
+        real = {} if name == REAL else arms.get(REAL, {})  # no distance of the real videos to themselves
+        estimates = [estimate(rows, real, column.metric) for column in columns]
         lines.append(f"| {name} | {' | '.join(str(value) if value else '-' for value in estimates)} |")
     return lines
 
@@ -120,31 +130,39 @@ def claim_lines(results: Sequence[Verdict], reasons: Mapping[str, str]) -> list[
 
 def arm_lines(arms: Mapping[str, Rows]) -> list[str]:
     """The description of each arm, and the settings and weights in its rows."""
-    lines = ["| arm | what it is | weights | steps | window | chunk | context | guidance |", "|---" * 8 + "|"]
+    lines = ["| arm | what it is | videos | weights | steps | window | chunk | context | guidance |", "|---" * 9 + "|"]
     for name, rows in arms.items():
         row = next(iter(rows.values()))
         config = row["settings"]
         values = [str(config.get(key, "-")) for key in ("steps", "window", "chunk", "context", "guidance")]
         description = BY_NAME[name].description if name in BY_NAME else "rendered"
-        lines.append(f"| {name} | {description} | {row['weights']} | {' | '.join(values)} |")
+        lines.append(f"| {name} | {description} | {len(rows)} | {row['weights']} | {' | '.join(values)} |")
     return lines
+
+
+def figure_lines(names: Iterable[str]) -> Iterator[str]:
+    """Sheets of the arms, a row for each seed, and of the ablations of one seed."""
+    for name in names:
+        kind, _, what = Path(name).stem.partition("-")
+        title = f"Seed {what}: the ablations of PA" if kind == "ablations" else f"`{what}`: a row for each seed"
+        yield from ("", f"{title}.", "", f"![{title}](images/results/{name})")
 
 
 def draw_figures(folder: Path, arms: Mapping[str, Rows], study: Path) -> None:
     """Figure 3, a contact sheet of each arm, and strips of the ablations."""
-    plot_over_time(folder / "over-time.png", {name: arms[name] for name in FIGURE_3_ARMS if name in arms})
+    plot_over_time(folder / OVER_TIME, {name: arms[name] for name in FIGURE_3_ARMS if name in arms})
     for name, rows in arms.items():
         seconds = sample_times(rows, SHEET_COLUMNS)
         paths = {seed: study / "videos" / name / f"{seed}.mp4" for seed in sorted(rows)[:STRIPS]}
         draw_strips(
-            folder / f"sheet-{name}.png", {f"{seed}": frames_at(path, seconds) for seed, path in paths.items()}, seconds
+            folder / f"sheet-{name}.jpg", {f"{seed}": frames_at(path, seconds) for seed, path in paths.items()}, seconds
         )
     ablations = {name: arms[name] for name in ABLATIONS if name in arms}
     common_seeds = set.intersection(*(set(rows) for rows in ablations.values())) if ablations else set()
     for seed in sorted(common_seeds)[:2]:
         seconds = sample_times(next(iter(ablations.values())), SHEET_COLUMNS)
         strips = {name: frames_at(study / "videos" / name / f"{seed}.mp4", seconds) for name in ablations}
-        draw_strips(folder / f"ablations-{seed}.png", strips, seconds)
+        draw_strips(folder / f"ablations-{seed}.jpg", strips, seconds)
 
 
 def sample_times(rows: Rows, count: int) -> list[float]:

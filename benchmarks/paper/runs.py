@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import random
 import subprocess
 import sys
@@ -238,9 +239,18 @@ def read_rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """All rows, without a truncated last line."""
     rows = []
     for path in paths:
-        for line in path.read_text().splitlines() if path.exists() else ():
+        for line in _read_text(path).splitlines() if path.exists() else ():
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:
                 break
     return rows
+
+
+def _read_text(path: Path) -> str:
+    return lzma.decompress(path.read_bytes()).decode() if path.suffix == ".xz" else path.read_text()
+
+
+def store_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as compressed JSON Lines, which `read_rows` reads."""
+    path.write_bytes(lzma.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), preset=9))
