@@ -27,7 +27,7 @@ class PocketTextModel(nn.Module):
         super().__init__()
         self.config = config
         self.words = nn.Embedding(config.words, config.width)
-        self.places = nn.Parameter(torch.randn(length, config.width) * 0.02)
+        self.places = nn.Parameter(nn.init.normal_(torch.empty(length, config.width), std=0.02))
         layer = nn.TransformerEncoderLayer(
             config.width,
             config.heads,
