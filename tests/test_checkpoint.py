@@ -226,3 +226,18 @@ def test_a_weight_that_is_not_finite_is_rejected_by_name(folder, dtype):
         save_file({name: value * 10 if name == "2.weight" else value for name, value in stored.items()}, path)
     with pytest.raises(ModelError, match=r"2\.weight in .*\.safetensors holds values that are not finite"):
         load_into(build, folder, CPU, dtype)
+
+
+@pytest.mark.integration
+def test_loading_pocket_imports_no_compiler():
+    code = """
+import sys
+from pavdm_cli.models.pocket import checkpoint
+from pavdm_cli.models.pocket.model import DENOISER_FILE, SPEC, VAE_FILE
+vae, denoiser = SPEC.folder / VAE_FILE, SPEC.folder / DENOISER_FILE
+before = {*sys.modules}
+checkpoint.load_vae(vae), checkpoint.load_stdit(denoiser), checkpoint.load_text(denoiser)
+print(len([name for name in {*sys.modules} - before if name.startswith("torch.")]))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert int(result.stdout) < 10, result.stderr  # some operations on the meta device import hundreds, for seconds

@@ -14,8 +14,10 @@ from starlette.testclient import TestClient
 from support.serving import serving, submit, wait_for
 
 from pavdm_cli.serve.previews import CELL_SIDE, THUMBNAIL_SIDE, spritesheet, thumbnail
+from pavdm_cli.serve.routes import videos
 from pavdm_cli.serve.worker import Worker
 from pavdm_cli.video import VideoWriter
+from pavdm_cli.video.write.output import partial_path
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +80,23 @@ def test_what_has_no_frames_has_no_images(tmp_path: Path, monkeypatch: pytest.Mo
         address = f"/v1/videos/{submit(client)}/content"
         for variant in ("thumbnail", "spritesheet"):
             assert client.get(address, params={"variant": variant}).status_code == 409
+
+
+def test_a_thumbnail_is_found_while_its_file_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "_claim", lambda worker: None)
+    with serving(tmp_path) as client:
+        video_id = submit(client)
+        path = gray_video(client.app.state.service.settings.path(f"{video_id}.mp4"), 3)  # type: ignore[attr-defined]
+        partial = partial_path(path)
+        expected, read = thumbnail(path), videos.thumbnail
+        path.rename(partial)
+
+        def renaming(file: Path) -> bytes:
+            if partial.exists():
+                partial.rename(path)
+            return read(file)
+
+        monkeypatch.setattr(videos, "thumbnail", renaming)
+        for _ in range(2):  # renamed in between, and before the state is stored
+            response = client.get(f"/v1/videos/{video_id}/content", params={"variant": "thumbnail"})
+            assert (response.status_code, response.content) == (200, expected)

@@ -115,7 +115,7 @@ class Service:
             ],
             live=record.live,
             media_type=MEDIA_TYPES[FilePath(record.file).suffix],
-            playable=_has_frames(_growing_file(record, self.settings)),
+            playable=find_playable(record, self.settings) is not None,
         )
 
 
@@ -158,20 +158,23 @@ def get_finished(video_id: str, service: Service) -> VideoRecord:
 
 def playable_file(record: VideoRecord, service: Service) -> FilePath:
     """The file of a video as far as it is written. Raises: HTTPException if it has no frames yet."""
-    path = _growing_file(record, service.settings)
-    if not _has_frames(path):
+    path = find_playable(record, service.settings)
+    if path is None:
         raise HTTPException(409, f"{record.id} has no frames yet")
     return path
 
 
-def _growing_file(record: VideoRecord, settings: ServeSettings) -> FilePath:
+def find_playable(record: VideoRecord, settings: ServeSettings) -> FilePath | None:
+    """The file of a video as far as it is written; None if it has no frames yet."""
     path = settings.path(record.file)
-    partial = partial_path(path)
-    return (
-        partial if record.state != "completed" and partial.exists() else path
-    )  # it is renamed before the state is stored
+    # The partial file gets its final name before the state is stored, perhaps between two lines of this function.
+    candidates = (path,) if record.state == "completed" else (partial_path(path), path)
+    return next((file for file in candidates if _has_frames(file)), None)
 
 
 def _has_frames(path: FilePath) -> bool:
     """Whether a file has been written to: the first segment of a video has a few seconds."""
-    return path.exists() and path.stat().st_size > 0
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False

@@ -71,10 +71,19 @@ def open_page(browser: Any, address: str, script: str = "", **options: Any) -> A
 
 
 def watch_errors(page: Any) -> None:
-    """Collect exceptions and errors of the console."""
+    """Collect exceptions and errors of the console, but not a thumbnail that the page removes again.
+
+    A render that stops for a new prompt rewrites its first seconds, perhaps while their thumbnail is requested.
+    """
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on("console", lambda line: page.errors.append(line.text) if line.type == "error" else None)
+
+    def on_console(line: Any) -> None:
+        is_thumbnail = "variant=thumbnail" in line.location["url"] and "409" in line.text
+        if line.type == "error" and not is_thumbnail:
+            page.errors.append(f"{line.text} {line.location['url']}")
+
+    page.on("console", on_console)
 
 
 def until(page: Any, condition: str) -> None:

@@ -160,14 +160,21 @@ def content(
 
 def _thumbnail(record: VideoRecord, service: Service) -> Response:
     """The first frame, which never changes once it is there. Raises: HTTPException."""
-    path = playable_file(record, service)
     try:
-        image = thumbnail(path)
+        image = thumbnail(playable_file(record, service))
     except InputError as error:
         if record.state == "completed":
             raise
-        raise HTTPException(409, f"{record.id} has no frames yet") from error
+        image = _renamed_thumbnail(record, service, error)
     return Response(image, media_type="image/webp", headers=IMMUTABLE)
+
+
+def _renamed_thumbnail(record: VideoRecord, service: Service, error: InputError) -> bytes:
+    """The first frame of a video whose file got its final name meanwhile. Raises: HTTPException if it has none."""
+    path = service.settings.path(record.file)
+    if not path.exists():
+        raise HTTPException(409, f"{record.id} has no frames yet") from error
+    return thumbnail(path)
 
 
 @router.post("/{video_id}/remix")
