@@ -277,3 +277,14 @@ def test_stored_rows_are_read_back(paper: Any, tmp_path: Path) -> None:
     rows = [{"arm": "pa", "seed": seed, "measurement": {"metrics": {"scenes": 1.0}}} for seed in range(3)]
     paper.runs.store_rows(tmp_path / "study.jsonl.xz", rows)
     assert paper.runs.read_rows([tmp_path / "study.jsonl.xz"]) == rows
+
+
+@pytest.mark.integration
+def test_the_document_is_of_the_stored_rows(paper: Any) -> None:
+    rows = paper.runs.read_rows([paper.study.ROWS])
+    reasons = json.loads(paper.study.REASONS.read_text())
+    figures = sorted(path.name for path in (paper.study.DOCUMENT.parent / "images" / "results").iterdir())
+    section = "\n".join(paper.report.section_lines(rows, paper.report.arms_of(rows), reasons, figures))
+    assert section in paper.study.DOCUMENT.read_text()
+    paper.report.check_rows(rows, draft=False)
+    assert reasons.keys() == {f"{claim.better} > {claim.worse}: {claim.metric}" for claim in paper.claims.CLAIMS}

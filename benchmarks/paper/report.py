@@ -115,7 +115,7 @@ def table_lines(arms: Mapping[str, Rows], columns: Sequence[Column]) -> list[str
 
 def claim_lines(results: Sequence[Verdict], reasons: Mapping[str, str]) -> list[str]:
     """A table with a row for each claim."""
-    lines = ["| claim | source | pairs | difference | p | verdict | why |", "|---|---|---|---|---|---|---|"]
+    lines = ["| claim | source | pairs | difference | p | verdict | probable reason |", "|---|---|---|---|---|---|---|"]
     for verdict in results:
         claim = verdict.claim
         text = f"{claim.better} over {claim.worse}: {BY_METRIC[claim.metric].title}"
