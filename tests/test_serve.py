@@ -200,7 +200,7 @@ def test_extend_redo_and_remix_make_new_videos(client: TestClient, finished: str
 
 @pytest.mark.integration
 @pytest.mark.parametrize("prompt", ["a blue kite", None])
-def test_a_span_with_a_new_prompt_notes_that_its_end_may_show(
+def test_a_note_says_that_the_transition_to_a_new_prompt_may_be_visible(
     client: TestClient, finished: str, prompt: str | None
 ) -> None:
     body = {"from": "0s", "to": "1s", "prompt": prompt, "seed": 8}

@@ -202,9 +202,9 @@ def test_a_study_continues_and_reports(paper: Any, tmp_path: Path, monkeypatch: 
 def test_prompts_of_the_study_describe_whole_scenes(paper: Any) -> None:
     assert any(not scene_of(scene_prompt(seed)) for seed in range(24))  # plain captions may omit the motion
     for seed in range(24):
-        scene, described = sample_scene(seed), scene_of(paper.runs.study_prompt(seed))
-        assert described is not None
-        assert all(getattr(described, name) == getattr(scene, name) for name in ATTRIBUTES)
+        scene, prompt_scene = sample_scene(seed), scene_of(paper.runs.study_prompt(seed))
+        assert prompt_scene is not None
+        assert all(getattr(prompt_scene, name) == getattr(scene, name) for name in ATTRIBUTES)
 
 
 def test_adherence_over_time_leaves_out_words_that_some_clips_cannot_show(paper: Any) -> None:

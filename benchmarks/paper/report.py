@@ -141,10 +141,10 @@ def arm_lines(arms: Mapping[str, Rows]) -> list[str]:
 
 
 def figure_lines(names: Iterable[str]) -> Iterator[str]:
-    """Sheets of the arms, a row for each seed, and of the ablations of one seed."""
+    """Sheets of the arms, a row for each of the first seeds, and of the ablations of one seed."""
     for name in names:
         kind, _, what = Path(name).stem.partition("-")
-        title = f"Seed {what}: the ablations of PA" if kind == "ablations" else f"`{what}`: a row for each seed"
+        title = f"Seed {what}: the ablations of PA" if kind == "ablations" else f"`{what}`: the first {STRIPS} seeds"
         yield from ("", f"{title}.", "", f"![{title}](images/results/{name})")
 
 

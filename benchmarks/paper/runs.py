@@ -99,7 +99,9 @@ def check_settings(study: Study) -> None:
         before["weights"] = {role: digest or digests[role] for role, digest in before["weights"].items()}
         if differences := [name for name in values if before.get(name) != values[name]]:
             sys.exit(f"{study.folder} holds a study with other {', '.join(differences)}: give another folder")
-    path.write_text(json.dumps(values, indent=1))
+    text = json.dumps(values, indent=1)
+    if not path.exists() or path.read_text() != text:  # other shards may be reading it
+        path.write_text(text)
 
 
 def fine_tune(study: Study, method: str, log: Log, *, is_sharded: bool = False) -> Path | None:

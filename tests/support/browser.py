@@ -71,16 +71,12 @@ def open_page(browser: Any, address: str, script: str = "", **options: Any) -> A
 
 
 def watch_errors(page: Any) -> None:
-    """Collect exceptions and errors of the console, but not a thumbnail that the page removes again.
-
-    A render that stops for a new prompt rewrites its first seconds, perhaps while their thumbnail is requested.
-    """
+    """Collect exceptions and errors of the console, with the address they are about."""
     page.errors = []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
 
     def on_console(line: Any) -> None:
-        is_thumbnail = "variant=thumbnail" in line.location["url"] and "409" in line.text
-        if line.type == "error" and not is_thumbnail:
+        if line.type == "error":
             page.errors.append(f"{line.text} {line.location['url']}")
 
     page.on("console", on_console)
