@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from paper import runs
-from paper.arms import config_of
+from paper.arms import POCKET_FORMAT, config_of
 from paper.report import replace_section
 from paper.statistics import Column, Estimate, Rows, estimate, value_of
 
 from pavdm_cli.bench.env import commit
 from pavdm_cli.evaluation.comparison import bootstrap_interval
-from pavdm_cli.evaluation.videos import scene_prompt
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.pipeline import Pixels
@@ -104,8 +103,10 @@ def add_video(args: argparse.Namespace, arm: str, seed: int) -> None:
     context, sink = ARMS[arm]
     weights = runs.pocket_folder(args.folder / "weights", args.weights) if args.weights else "pocket"
     kind = {"context": context, "sink": sink, "repeat_positions": not arm.endswith(IN_ORDER)}
-    options = {"model": str(weights), "seed": seed, "output": Output(scale=1), **kind}
-    request = Request(scene_prompt(seed), args.seconds, execution=ExecutionConfig(device="cpu", threads=1), **options)
+    options = {"model": str(weights), "seed": seed, "output": Output(scale=1), **POCKET_FORMAT, **kind}
+    request = Request(
+        runs.study_prompt(seed), args.seconds, execution=ExecutionConfig(device="cpu", threads=1), **options
+    )
     config = config_of(request, runs.distilled_guidance(args.weights))
     model, encoding = pipeline.open_model(config), encoder_options(config, runs.OUTPUT)
     metadata = collect_metadata(config, model) | {"crf": runs.OUTPUT.crf} | scale_metadata(encoding.scale)

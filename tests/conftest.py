@@ -6,6 +6,7 @@ import os
 os.environ.setdefault("TRITON_INTERPRET", "1")  # 0: for the tests that run kernels on a GPU
 os.environ["HF_HUB_CACHE"] = os.path.join(os.sep, "no", "hub", "cache")  # what the machine has is not to be found
 os.environ["XDG_CONFIG_HOME"] = os.path.join(os.sep, "no", "config")  # nor what its user has configured
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process that tests start compiles all modules again
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that tests start: beside others, two threads wait long
 
 from functools import cache

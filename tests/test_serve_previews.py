@@ -100,3 +100,22 @@ def test_a_thumbnail_is_found_while_its_file_is_renamed(tmp_path: Path, monkeypa
         for _ in range(2):  # renamed in between, and before the state is stored
             response = client.get(f"/v1/videos/{video_id}/content", params={"variant": "thumbnail"})
             assert (response.status_code, response.content) == (200, expected)
+
+
+def test_a_thumbnail_waits_for_a_file_that_is_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "_claim", lambda worker: None)
+    with serving(tmp_path) as client:
+        service, video_id = client.app.state.service, submit(client)  # type: ignore[attr-defined]
+        path = gray_video(service.settings.path(f"{video_id}.mp4"), 3)
+        expected, written = thumbnail(path), path.rename(tmp_path / "written.mp4")
+        partial = partial_path(path)
+        partial.write_bytes(b"")
+        monkeypatch.setattr(videos.time, "sleep", lambda seconds: written.replace(partial))
+        address = f"/v1/videos/{video_id}/content"
+        assert client.get(address, params={"variant": "thumbnail"}).status_code == 409  # of a queued one, at once
+        service.store.update(video_id, state="rendering", frames=2)
+        response = client.get(address, params={"variant": "thumbnail"})
+        assert (response.status_code, response.content) == (200, expected)
+        partial.write_bytes(b"")
+        monkeypatch.setattr(videos.time, "sleep", lambda seconds: None)
+        assert client.get(address, params={"variant": "thumbnail"}).status_code == 409  # not forever

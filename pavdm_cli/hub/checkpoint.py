@@ -17,6 +17,7 @@ from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.finite import check_finite, min_max
 from pavdm_cli.hub.json_file import PULL_HINT, read_json
 from pavdm_cli.hub.safetensors_file import open_weights
+from pavdm_cli.models.meta_init import meta_init
 from pavdm_cli.runtime.printable import command_line
 from pavdm_cli.runtime.untrusted import InvalidError, check_regular, mapping_of, open_nonblocking, string
 
@@ -86,7 +87,7 @@ def load_stored(
     Every tensor is copied from its mapped file to the device in its precision, and assigned: the host holds the pages
     of one file at a time. Raises: ModelError.
     """
-    with torch.device("meta"):
+    with meta_init():
         model = build()
     check_tensors(
         {name: value for name, value in model.state_dict().items() if not name.startswith(unused_prefixes)}, tensors

@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from pavdm_cli.models.meta_init import meta_init
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -16,7 +18,7 @@ def init_random(
     build: Callable[[], M], device: torch.device, dtype: torch.dtype, fixed_weights: Mapping[str, Tensor]
 ) -> M:
     """A model with random weights except for `fixed_weights`; deterministic, and initialized in place."""
-    with torch.device("meta"):
+    with meta_init():
         model = build().to(dtype)
     model.to_empty(device=device)
     generator = torch.Generator(device).manual_seed(0)

@@ -15,6 +15,7 @@ from pavdm_cli.hub.checkpoint import StoredTensors, check_tensors, load_into, lo
 from pavdm_cli.hub.weight_memory import check_room, weight_bytes
 from pavdm_cli.hub.weights_dir import cache_folder, require_weights, weights_folder
 from pavdm_cli.models.adapter import Init, Placement, TextEncoder
+from pavdm_cli.models.meta_init import meta_init
 from pavdm_cli.models.opensora.config import XL2, read_config, text_encoder_dtype
 from pavdm_cli.models.opensora.export import export
 from pavdm_cli.models.opensora.spec import SPEC
@@ -109,7 +110,7 @@ def load(spec: ModelSpec, placement: Placement) -> LoadedOpenSora:
 
 
 def _meta_transformer(config: STDiTConfig, dtype: torch.dtype) -> STDiT:
-    with torch.device("meta"):
+    with meta_init():
         transformer = STDiT(config)
     transformer.to("meta", dtype)  # the rotary frequencies are computed on the CPU
     return transformer.eval().requires_grad_(False)
@@ -135,7 +136,7 @@ def load_without_weights(
         )
     else:
         transformer = _meta_transformer(config, dtype)
-        with torch.device("meta"):
+        with meta_init():
             vae = OpenSoraVAE(vae_sizes)
         vae.to("meta", dtype).eval().requires_grad_(False)
     return _model(transformer, vae, placement, folder, scales_positions)

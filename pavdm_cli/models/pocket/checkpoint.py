@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +13,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from pavdm_cli.errors import ModelError
 from pavdm_cli.hub.atomic import atomic_write
 from pavdm_cli.hub.finite import check_finite, min_max
+from pavdm_cli.models.meta_init import meta_init
 from pavdm_cli.models.pocket.shards import files_of, open_file_or_shards, save_shards
 from pavdm_cli.models.pocket.text_encoder import PocketTextModel, TextConfig
 from pavdm_cli.models.pocket.transformer import Pocket, PocketConfig
@@ -177,23 +177,13 @@ def _load(path: Path, build: Callable[[dict[str, Any]], M], part: str = "") -> M
         names = [name for name in file.keys() if not (part and name.startswith(PARTS)) or name.startswith(part)]  # noqa: SIM118
         weights = {name.removeprefix(part): file.get_tensor(name) for name in names}
     try:
-        with torch.device("meta"), _SkipInit():
+        with meta_init():
             model = build(config)
     except (LookupError, TypeError, AttributeError, ValueError, RuntimeError, AssertionError, ArithmeticError) as error:
         why = f": {error}" if isinstance(error, ValueError) else ""
         message = f"{path} does not describe a model of this kind{why}"
         raise ModelError(message, "is it the file of another part?") from error
     return _fill(model, weights, path)
-
-
-class _SkipInit(TorchFunctionMode):
-    """Leaves out initial weights, which those of a file replace; on the meta device they would import a compiler."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", "") != "torch.nn.init":
-            return func(*args, **kwargs)
-        return args[0] if args else kwargs["tensor"]
 
 
 def _section(file: Any, name: str, path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.models.adapter import Init, LoadedModel, Placement, TextEmbedding, TextEncoder
+from pavdm_cli.models.meta_init import meta_init
 from pavdm_cli.models.pocket import checkpoint
 from pavdm_cli.models.pocket.frame_format import CODED_FPS, frame_format
 from pavdm_cli.models.pocket.streams import DecodeStream, decode_stream, encode_stream
@@ -82,7 +83,7 @@ def load_text_encoder(path: Path, placement: Placement, init: Init) -> TextEncod
     """As `VideoModel.load_text_encoder`."""
     config = PocketConfig().text
     if init == "meta":
-        with torch.device("meta"):
+        with meta_init():
             return PocketTextEncoder(PocketTextModel(config))
     if init == "random":
         return PocketTextEncoder(init_random(lambda: PocketTextModel(config), placement.device, torch.float32, {}))
@@ -107,7 +108,7 @@ def _read(vae_file: Path, denoiser: Path, placement: Placement) -> tuple[PocketV
 def _init(placement: Placement, init: Init) -> tuple[PocketVAE, STDiT]:
     config = PocketConfig().stdit
     if init == "meta":
-        with torch.device("meta"):
+        with meta_init():
             vae, stdit = PocketVAE(PocketVAEConfig()), STDiT(config)
         return vae.eval().requires_grad_(False), stdit.to("meta").eval().requires_grad_(False)
     known, device = {"rope.freqs": rotary_frequencies(config.head_dim)}, placement.weights_device

@@ -14,6 +14,7 @@ from pavdm_cli.hub.checkpoint import StoredTensors
 from pavdm_cli.models.adapter import DenoiserConfig, StepShape, TextEmbedding
 from pavdm_cli.models.distributed import full_tensor
 from pavdm_cli.models.layout import LatentLayout
+from pavdm_cli.models.meta_init import meta_init
 from pavdm_cli.models.stdit.compiled_block import compiled_block
 from pavdm_cli.models.stdit.denoiser import (
     compute_modulation,
@@ -179,7 +180,7 @@ class STDiTModel:
 
     def upcast_transformer(self: ModelT, device: torch.device) -> ModelT:
         """A copy with the transformer in float32 on `device`."""
-        with torch.device("meta"):
+        with meta_init():
             copy = STDiT(self.transformer.config)
         weights = {name: _float32(value, device) for name, value in self.transformer.state_dict().items()}
         copy.load_state_dict(weights, assign=True)

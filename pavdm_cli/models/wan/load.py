@@ -11,6 +11,7 @@ from pavdm_cli.hub.weight_memory import check_room
 from pavdm_cli.hub.weights_dir import cache_folder, require_weights, weights_folder
 from pavdm_cli.models.adapter import Init, Placement, TextEncoder
 from pavdm_cli.models.lora import merge_lora
+from pavdm_cli.models.meta_init import meta_init
 from pavdm_cli.models.random_weights import init_random
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.models.t5 import RandomTextEncoder
@@ -135,7 +136,7 @@ def load_without_weights(variant: Variant, spec: ModelSpec, placement: Placement
 
 
 def _meta_transformer(sizes: WanConfig, dtype: torch.dtype) -> WanTransformer:
-    with torch.device("meta"):
+    with meta_init():
         transformer = WanTransformer(sizes)
     for name, weight in transformer.named_parameters():
         weight.data = weight.data.to(torch.float32 if is_float32(name) else dtype)
@@ -143,5 +144,5 @@ def _meta_transformer(sizes: WanConfig, dtype: torch.dtype) -> WanTransformer:
 
 
 def _meta_vae(sizes: VAEConfig, *, tiled: bool) -> WanVAE:
-    with torch.device("meta"):
+    with meta_init():
         return WanVAE(sizes, tiled=tiled).eval().requires_grad_(False)

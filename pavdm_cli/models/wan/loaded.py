@@ -16,6 +16,7 @@ from pavdm_cli.hub.checkpoint import StoredTensors
 from pavdm_cli.models.adapter import DenoiserConfig, StepShape, TextEmbedding
 from pavdm_cli.models.distributed import full_tensor
 from pavdm_cli.models.layout import LatentLayout
+from pavdm_cli.models.meta_init import meta_init
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.models.streams import ClipEncodeStream
 from pavdm_cli.models.wan.compiled_block import compiled_block
@@ -190,7 +191,7 @@ class LoadedWan:
         """See `LoadedModel.upcast`."""
         if part == "vae":
             return replace(self, vae=deepcopy(self._vae).to(device, torch.float32))
-        with torch.device("meta"):
+        with meta_init():
             copy = WanTransformer(self.config)
         weights = self.transformer.state_dict().items()
         wide = {name: full_tensor(weight).to(device, torch.float32, copy=True) for name, weight in weights}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +32,7 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 CONTENT = {"content": dict.fromkeys((*MEDIA_TYPES.values(), *IMAGE_TYPES), BINARY)}
 IMMUTABLE = {"cache-control": "private, max-age=86400, immutable"}
 FORM_FIELDS = ("prompt", "model", "seconds", "size", "options", "input_reference")
+REREADS, REREAD_INTERVAL = 200, 0.05  # of a file that is being written again; seconds
 MAX_FIELDS = 64  # of a form, so that one that is unknown is named
 FORM = {
     "type": "object",
@@ -159,22 +161,22 @@ def content(
 
 
 def _thumbnail(record: VideoRecord, service: Service) -> Response:
-    """The first frame, which never changes once it is there. Raises: HTTPException."""
-    try:
-        image = thumbnail(playable_file(record, service))
-    except InputError as error:
-        if record.state == "completed":
-            raise
-        image = _renamed_thumbnail(record, service, error)
-    return Response(image, media_type="image/webp", headers=IMMUTABLE)
+    """The first frame, which never changes once it is there. Raises: HTTPException, InputError."""
+    for _ in range(REREADS):
+        try:
+            return Response(thumbnail(playable_file(record, service)), media_type="image/webp", headers=IMMUTABLE)
+        except (InputError, HTTPException):
+            if not _is_file_changing(record, service):
+                raise
+        time.sleep(REREAD_INTERVAL)
+        record = get_record(record.id, service)
+    raise HTTPException(409, f"{record.id} has no frames yet")
 
 
-def _renamed_thumbnail(record: VideoRecord, service: Service, error: InputError) -> bytes:
-    """The first frame of a video whose file got its final name meanwhile. Raises: HTTPException if it has none."""
-    path = service.settings.path(record.file)
-    if not path.exists():
-        raise HTTPException(409, f"{record.id} has no frames yet") from error
-    return thumbnail(path)
+def _is_file_changing(record: VideoRecord, service: Service) -> bool:
+    """Whether the file has just got its final name, or its first seconds are written again after a new prompt."""
+    is_rewritten = record.state == "rendering" and record.frames > 0
+    return is_rewritten or (record.state != "completed" and service.settings.path(record.file).exists())
 
 
 @router.post("/{video_id}/remix")
