@@ -79,10 +79,12 @@ def test_new_frames_match_the_colors_of_the_input(tmp_path: Path, color_space: t
         ClipSpec("mjpeg", pixels="yuvj420p", color_space=(1, 1, 5)),
         ClipSpec("vp9", pixels="yuv444p"),
         ClipSpec("hevc", color_space=(9, 16, 9)),
+        ClipSpec(color_space=(1, 1, 9)),
+        ClipSpec(color_space=(2, 2, 4)),
         ClipSpec(turn=180),
         ClipSpec(turn=90, aspect=Fraction(4, 3)),
     ],
-    ids=["10 bits", "full range", "4:4:4", "HDR of 8 bits", "upside down", "turned"],
+    ids=["10 bits", "full range", "4:4:4", "HDR of 8 bits", "BT.2020 matrix", "FCC matrix", "upside down", "turned"],
 )
 def test_incompatible_frames_are_converted(tmp_path: Path, spec: ClipSpec) -> None:
     path = make(tmp_path / ("in.mov" if spec.turn else "in.mkv"), [corners(64, 64)] * 3, spec)

@@ -68,6 +68,7 @@ def can_pass_through(frame: av.VideoFrame, output: ColorSpace, chroma_location: 
     return (
         frame.format.name == "yuv420p"
         and not color_space.full_range
+        and color_space.matrix == output.matrix
         and color_space.chroma_location == output.chroma_location
         and not is_hdr_or_wide_gamut(color_space)
         and output_color_space(color_space, "yuv420p") == output
