@@ -17,6 +17,7 @@ import torch
 import typer.main
 from support.ways import either_way  # noqa: F401  # for `usefixtures`
 
+from pavdm_cli.bench import estimate
 from pavdm_cli.hub import weights_dir
 from pavdm_cli.models.pocket import model as pocket
 
@@ -25,6 +26,7 @@ from pavdm_cli.models.pocket import model as pocket
 pocket.SPEC = pocket.SPEC.at(pocket.SPEC.sizes[-1], pocket.SPEC.frame_rates[0])
 pocket.MODEL = pocket.PocketModel(pocket.SPEC)
 torch.set_num_threads(1)
+estimate.QUICK = 0.05  # seconds of matmuls in every `--plan`
 typer.main.get_command = cache(typer.main.get_command)  # building all commands takes longer than most tests of one
 
 

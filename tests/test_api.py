@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
 import typer.main
 from support.clips import greys, make
 from support.command import pavdm
+from support.decoding import decoded_frames
 
 import pavdm_cli
 from pavdm_cli.api import known_options
@@ -39,11 +39,6 @@ def model() -> pavdm_cli.Model:
     return pavdm_cli.load_model("pocket", steps=6, threads=1, device="cpu")
 
 
-def decoded(path: Path) -> np.ndarray:
-    with av.open(path) as file:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_the_examples_of_the_documentation_run(number: int) -> None:
@@ -59,7 +54,7 @@ def test_frames_are_those_of_the_command_line(model: pavdm_cli.Model) -> None:
     assert pavdm("generate", PROMPT, *words, "-o", "v.mp4").code == 0
     saved = model.generate(PROMPT, frames=6, seed=3).save("w.mp4")
     assert saved == Path("w.mp4")
-    assert np.array_equal(decoded(saved), decoded(Path("v.mp4")))
+    assert np.array_equal(decoded_frames(saved), decoded_frames(Path("v.mp4")))
     frames = list(model.generate(PROMPT, frames=6, seed=3).frames())
     assert (len(frames), frames[0].shape, frames[0].dtype) == (6, (64, 96, 3), np.uint8)
 
@@ -68,8 +63,8 @@ def test_an_extension_gives_its_new_frames_and_saves_all(model: pavdm_cli.Model)
     model.generate(PROMPT, frames=6, seed=3).save("v.mp4")
     longer = model.extend("v.mp4", frames=4, seed=5)
     assert len(list(longer.frames())) == 4
-    assert len(decoded(longer.save("w.mp4"))) == 10
-    assert len(decoded(model.extend("v.mp4", frames=4, seed=5, only_new=True).save("n.mp4"))) == 4
+    assert len(decoded_frames(longer.save("w.mp4"))) == 10
+    assert len(decoded_frames(model.extend("v.mp4", frames=4, seed=5, only_new=True).save("n.mp4"))) == 4
 
 
 def test_an_image_is_the_first_frame(model: pavdm_cli.Model) -> None:

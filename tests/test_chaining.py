@@ -10,10 +10,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
+from support.decoding import decoded_frames
 from support.exact import NOISE, Mixing, build_solver, clean_latents, sigmas_of
 from support.requests import make_request
 from support.tape import Tape
@@ -266,11 +266,6 @@ def test_latents_that_are_no_whole_groups_stay_as_they_are_and_a_note_says_so(fo
     )
 
 
-def pictures(path: Path) -> np.ndarray:
-    with av.open(str(path)) as file:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
-
-
 @pytest.mark.integration
 def test_the_command_line_chains_clips_and_info_gives_the_command_again(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -285,6 +280,6 @@ def test_the_command_line_chains_clips_and_info_gives_the_command_again(folder, 
     assert any(pair == ("--edit-ratio", "0.5") for pair in pairwise(command))
     assert "--reencode" in command
     assert run.invoke(app, [*command[1:], "-o", "again.mp4"]).exit_code == 0
-    again, before = pictures(tmp_path / "again.mp4").astype(int), pictures(tmp_path / "v.mp4")
+    again, before = decoded_frames(tmp_path / "again.mp4").astype(int), decoded_frames(tmp_path / "v.mp4")
     assert again.shape == before.shape
     assert np.abs(again - before).mean() < 1  # an encoder may decide a block otherwise

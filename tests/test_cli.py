@@ -15,6 +15,7 @@ import av
 import numpy as np
 import pytest
 from support.command import CommandResult, pavdm, pavdm_process
+from support.decoding import decoded_frames
 from support.tiers import integration
 
 from pavdm_cli.commands import doctor
@@ -24,12 +25,6 @@ from pavdm_cli.runtime.install_hints import install_command
 PROMPT = "a red balloon drifting over green hills at sunset"
 EXTENSION = ("--steps", "6", "--threads", "1")  # one step between shifts: fast, not good
 QUICK = (*EXTENSION, "--warmup", "0")
-
-
-def pictures(path: Path) -> np.ndarray:
-    """All decoded frames of a file."""
-    with av.open(str(path)) as file:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +60,7 @@ def test_info_gives_the_command_that_makes_the_same_frames(made, tmp_path):
     assert line.startswith("pavdm generate")
     again = pavdm(*shlex.split(line)[1:], "-o", "again.mp4", folder=tmp_path)
     assert again.code == 0, again.err
-    assert np.array_equal(pictures(tmp_path / "again.mp4"), pictures(made[0]))
+    assert np.array_equal(decoded_frames(tmp_path / "again.mp4"), decoded_frames(made[0]))
 
 
 def test_info_as_json_holds_prompt_seed_weights_and_versions(made, tmp_path):
@@ -106,7 +101,7 @@ def test_an_existing_output_is_refused_before_any_work_and_kept(made, tmp_path):
 def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
     done = pavdm("generate", PROMPT, "--frames", "6", "-o", f"v.{suffix}", *QUICK, folder=tmp_path)
     assert done.code == 0, done.err
-    assert len(pictures(tmp_path / f"v.{suffix}")) == 6
+    assert len(decoded_frames(tmp_path / f"v.{suffix}")) == 6
 
 
 @pytest.mark.parametrize(
@@ -202,14 +197,14 @@ def test_an_interrupt_keeps_a_playable_part(number, code, tmp_path):
     assert out == ""
     assert "long.partial.mp4" in err
     assert not (tmp_path / "long.mp4").exists()
-    assert len(pictures(growing)) >= 4
+    assert len(decoded_frames(growing)) >= 4
 
 
 @pytest.mark.integration
 def test_extend_goes_on_from_a_video_made_here_with_its_prompt(made, tmp_path):
     done = pavdm("extend", made[0], "--frames", "5", "-o", "longer.mp4", *EXTENSION, folder=tmp_path)
     assert done.code == 0, done.err
-    longer, before = pictures(tmp_path / "longer.mp4"), pictures(made[0])
+    longer, before = decoded_frames(tmp_path / "longer.mp4"), decoded_frames(made[0])
     assert len(longer) == len(before) + 5
     assert np.abs(longer[: len(before)].astype(int) - before).mean() < 4
     assert json.loads(pavdm("info", "longer.mp4", "--json", folder=tmp_path).out)["prompt"] == PROMPT
@@ -220,7 +215,7 @@ def test_only_new_is_the_continuation_alone(made, tmp_path):
     words = ("--only-new", "--frames", "5", "--start", "noised", "-o", "new.mkv", *EXTENSION)
     done = pavdm("extend", made[0], *words, folder=tmp_path)
     assert done.code == 0, done.err
-    assert len(pictures(tmp_path / "new.mkv")) == 5
+    assert len(decoded_frames(tmp_path / "new.mkv")) == 5
 
 
 @pytest.mark.parametrize("method", ["rn", *integration("rw", "fifo")])
@@ -228,7 +223,7 @@ def test_every_method_makes_a_video(method, tmp_path):
     words = ("--frames", "3", "--steps", "4", "--threads", "1", "--warmup", "0", "--method", method, "-o", "v.mp4")
     done = pavdm("generate", PROMPT, *words, folder=tmp_path)
     assert done.code == 0, done.err
-    assert len(pictures(tmp_path / "v.mp4")) == 3
+    assert len(decoded_frames(tmp_path / "v.mp4")) == 3
     assert "comparison" in done.err
 
 

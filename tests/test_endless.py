@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from support import clips
 from support.command import CommandResult, pavdm
+from support.decoding import decoded_frames
 from support.interrupted import snapshots
 from support.tiers import integration
 
@@ -59,16 +59,11 @@ def stopped(*words: object, chunks: int = 3, number: int = signal.SIGINT) -> Com
         return pavdm(*words)
 
 
-def frames(path: str | Path) -> np.ndarray:
-    with av.open(str(path)) as file:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
-
-
 @ON_POSIX
 def test_a_stopped_video_is_complete_and_its_command_makes_it_again() -> None:
     result = stopped(*SEA, "--seconds", "forever", "-o", "v.mp4")
     assert (result.code, result.out) == (0, "v.mp4\n"), result.err
-    video = frames("v.mp4")
+    video = decoded_frames("v.mp4")
     assert f"stopped after {len(video) / 8:.1f} s of video\n" in result.err
     assert sorted(path.name for path in Path().iterdir()) == ["v.mp4"]
     stored = read_metadata(Path("v.mp4"))
@@ -76,7 +71,7 @@ def test_a_stopped_video_is_complete_and_its_command_makes_it_again() -> None:
     command = shlex.split(pavdm("info", "v.mp4").out.splitlines()[-1])[1:]
     assert command[2:6] == ["--seconds", "forever", "--frames", str(len(video))]
     assert pavdm(*command, "-o", "again.mp4").code == 0
-    assert np.array_equal(frames("again.mp4"), video)
+    assert np.array_equal(decoded_frames("again.mp4"), video)
 
 
 @ON_POSIX
@@ -87,7 +82,7 @@ def test_a_video_stopped_before_a_planned_prompt_is_made_again_too() -> None:
     assert "60s" in command
     again = pavdm(*command, "-o", "again.mp4")
     assert again.code == 0, again.err
-    assert np.array_equal(frames("again.mp4"), frames("v.mp4"))
+    assert np.array_equal(decoded_frames("again.mp4"), decoded_frames("v.mp4"))
 
 
 @pytest.mark.integration
@@ -101,7 +96,7 @@ def test_a_video_cut_after_some_frames_does_not_ramp_down() -> None:
     ended = [np.stack(list(model.generate(SEA[1], frames=count).frames())) for count in (18, 40)]
     assert np.array_equal(first, ended[1][:18])
     assert not np.array_equal(first, ended[0])
-    assert np.array_equal(frames("cut.mkv"), frames("long.mkv")[:18])
+    assert np.array_equal(decoded_frames("cut.mkv"), decoded_frames("long.mkv")[:18])
 
 
 @pytest.mark.integration
@@ -121,9 +116,9 @@ def test_a_scheduler_s_stop_is_an_interruption_that_resumes_without_an_end() -> 
     result = stopped("resume", "v.mkv")
     assert (result.code, result.out) == (0, "v.mkv\n"), result.err
     assert re.search(r"resuming after frame \d+\n", result.err)
-    video = frames("v.mkv")
+    video = decoded_frames("v.mkv")
     assert pavdm(*SEA, "--seconds", "forever", "--frames", len(video), "-o", "whole.mkv").code == 0
-    assert np.array_equal(frames("whole.mkv"), video)
+    assert np.array_equal(decoded_frames("whole.mkv"), video)
     assert read_metadata(Path("whole.mkv")) == read_metadata(Path("v.mkv"))
 
 
@@ -133,11 +128,11 @@ def test_a_continuation_without_an_end() -> None:
     clips.make(Path("in.mp4"), clips.greys(30, 64, 96), clips.ClipSpec(audio="aac"))
     result = stopped("extend", "in.mp4", "-p", SEA[1], *QUICK, "--seconds", "forever", "-o", "out.mp4")
     assert result.code == 0, result.err
-    video, stored = frames("out.mp4"), read_metadata(Path("out.mp4"))
+    video, stored = decoded_frames("out.mp4"), read_metadata(Path("out.mp4"))
     assert len(video) == 30 + stored["frames"]
     command = shlex.split(pavdm("info", "out.mp4").out.splitlines()[-1])[1:]
     assert pavdm(*command, "-o", "again.mp4").code == 0
-    assert np.array_equal(frames("again.mp4"), video)
+    assert np.array_equal(decoded_frames("again.mp4"), video)
 
 
 REFUSED: dict[str, tuple[tuple[object, ...], str]] = {

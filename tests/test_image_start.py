@@ -7,12 +7,12 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
 from support.clips import corners
 from support.command import pavdm
+from support.decoding import decoded_frames
 from support.exact import NOISE, Exact, Mixing, assert_same, build_solver, clean_latents, joined, sigmas_of
 from support.requests import make_request
 from support.tiers import integration
@@ -212,11 +212,6 @@ def test_a_picture_read_from_a_file_is_fitted_as_a_video_is(tmp_path):
     assert np.array_equal(frames[0], scale_to_cover(corners(90, 200), (64, 96)))
 
 
-def pictures(path: Path) -> np.ndarray:
-    with av.open(str(path)) as file:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
-
-
 def test_the_command_line_takes_a_picture_and_info_gives_the_command_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "my picture.jpg", corners(90, 120))
@@ -227,12 +222,12 @@ def test_the_command_line_takes_a_picture_and_info_gives_the_command_again(tmp_p
     metadata = json.loads(result.out)["metadata"]
     assert (metadata["image"], metadata["frames"]) == (str(path), 6)
     assert metadata["image_digest"] == read_image(path).digest
-    frames = pictures(tmp_path / "v.mp4")
+    frames = decoded_frames(tmp_path / "v.mp4")
     assert len(frames) == 6
     assert np.abs(frames[0].astype(int) - scale_to_cover(read_image(path).frame, (64, 96))).mean() < 4
     command = shlex.split(pavdm("info", "v.mp4").out.strip().splitlines()[-1])
     assert pavdm(*command[1:], "-o", "again.mp4").code == 0
-    assert np.array_equal(pictures(tmp_path / "again.mp4"), frames)
+    assert np.array_equal(decoded_frames(tmp_path / "again.mp4"), frames)
 
 
 @pytest.mark.integration
@@ -243,7 +238,7 @@ def test_open_sora_begins_with_a_picture_and_continues_noised_by_the_command_lin
     result = pavdm("generate", "a boat", "--image", "p.png", "--method", "rw", "--frames", "34", *small, "-o", "v.mp4")
     assert result.code == 0, result.err
     assert json.loads(result.out)["metadata"]["method"] == "rw"
-    frames = pictures(tmp_path / "v.mp4")
+    frames = decoded_frames(tmp_path / "v.mp4")
     assert frames.shape == (34, 64, 72, 3)
     assert np.abs(frames[0].astype(int) - corners(64, 72)).mean() < 4
     ways = {}
@@ -251,7 +246,7 @@ def test_open_sora_begins_with_a_picture_and_continues_noised_by_the_command_lin
         result = pavdm("extend", "v.mp4", "--start", start, "--only-new", "--frames", "3", "--seed", "1", *small,
                      "-o", f"{start}.mp4")  # fmt: skip
         assert result.code == 0, result.err
-        ways[start] = pictures(tmp_path / f"{start}.mp4")
+        ways[start] = decoded_frames(tmp_path / f"{start}.mp4")
     assert ways["noised"].shape == (3, 64, 72, 3)
     assert not np.array_equal(*ways.values())
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.command import pavdm
+from support.decoding import decoded_frames
 from support.interrupted import QUICK, RED, made, snapshots
 from support.requests import make_request
-from test_video_splice import decoded, packets
+from test_video_splice import packets
 
 from pavdm_cli.errors import UsageError
 from pavdm_cli.generation import checkpoint
@@ -31,7 +32,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_loop_is_the_same_video_until_its_end_turns_back() -> None:
     made(*LOOP, name="loop.mp4")
     made(*RED, "--frames", FRAMES, name="plain.mp4")
-    loop, plain = decoded(Path("loop.mp4")), decoded(Path("plain.mp4"))
+    loop, plain = decoded_frames(Path("loop.mp4")), decoded_frames(Path("plain.mp4"))
     same = [np.array_equal(a, b) for a, b in zip(loop, plain, strict=True)]
     assert same == [number < 24 for number in range(FRAMES)]
     assert (read_metadata("loop.mp4") or {})["loop"] is True
@@ -69,9 +70,11 @@ def test_the_end_of_a_loop_made_again_leads_to_its_start_too() -> None:
     assert pavdm("redo", "v.mp4", "--seed", 1, "-o", "whole.mp4").code == 0
     assert packets(Path("whole.mp4")) == packets(Path("v.mp4"))
     assert pavdm("redo", "v.mp4", "--from", "4s", "--seed", 5, "-o", "new.mp4").code == 0
-    frames, original = decoded(Path("new.mp4")), decoded(Path("v.mp4"))
+    frames, original = decoded_frames(Path("new.mp4")), decoded_frames(Path("v.mp4"))
     made(*RED, "--frames", FRAMES, "--seed", 5, name="other.mp4")
-    change = [np.abs(end.astype(int) - original[0]).mean() for end in (frames[-1], decoded(Path("other.mp4"))[-1])]
+    change = [
+        np.abs(end.astype(int) - original[0]).mean() for end in (frames[-1], decoded_frames(Path("other.mp4"))[-1])
+    ]
     assert change[0] < change[1]
 
 

@@ -9,13 +9,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from support import published
 from support.command import pavdm, pavdm_process
+from support.decoding import decoded_frames
 from support.requests import make_request
 from test_stdit_golden import GOLDEN, SMALL, run
 
@@ -47,11 +47,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return published.write(tmp_path_factory.mktemp("published") / "tiny", shards=2)
 
 
-def pictures(path: Path) -> np.ndarray:
-    with av.open(str(path)) as file:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
-
-
 @pytest.mark.integration
 def test_a_folder_of_weights_makes_a_video_and_continues_with_it(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -59,7 +54,7 @@ def test_a_folder_of_weights_makes_a_video_and_continues_with_it(folder, tmp_pat
     env = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     code, out, err = pavdm_process(*words, "-o", "v.mp4", folder=tmp_path, env=env)
     assert code == 0, err
-    assert pictures(tmp_path / "v.mp4").shape == (20, 64, 72, 3)
+    assert decoded_frames(tmp_path / "v.mp4").shape == (20, 64, 72, 3)
     lines = [line for line in err.splitlines() if not line.startswith("v.mp4: ")]  # progress, if it is slow
     seed, table, *rows, result = lines
     assert (seed, table.split()) == ("seed 5", ["memory", "encode", "text", "encode", "frames", "denoise", "decode"])
@@ -75,7 +70,7 @@ def test_a_folder_of_weights_makes_a_video_and_continues_with_it(folder, tmp_pat
     longer = pavdm("extend", "v.mp4", "--model", folder, "--frames", "3", "--size", "72x64", "-o", "w.mp4",
                    "--steps", "6", "--threads", "1")  # fmt: skip
     assert longer.code == 0, longer.err
-    assert len(pictures(tmp_path / "w.mp4")) == 23
+    assert len(decoded_frames(tmp_path / "w.mp4")) == 23
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from support.command import CommandResult, pavdm
+from support.decoding import decoded_frames
 from support.interrupted import RED, SAMPLED, made, snapshots
-from test_video_splice import check_outside, decoded, packets
+from test_video_splice import check_outside, packets
 
 from pavdm_cli.generation import pipeline, span_context, write_redo
 from pavdm_cli.generation.config import GenerationConfig
@@ -80,7 +81,7 @@ def test_the_same_seed_gives_the_same_file_and_another_one_does_not() -> None:
     for name, seed in (("a.mp4", 5), ("b.mp4", 5), ("c.mp4", 6)):
         redone("--from", "4s", "--to", "5s", "--seed", seed, name=name)
     assert Path("a.mp4").read_bytes() == Path("b.mp4").read_bytes()
-    assert not np.array_equal(decoded(Path("a.mp4"))[30], decoded(Path("c.mp4"))[30])
+    assert not np.array_equal(decoded_frames(Path("a.mp4"))[30], decoded_frames(Path("c.mp4"))[30])
 
 
 @MORE
@@ -90,7 +91,7 @@ def test_without_latents_the_frames_around_the_span_are_encoded() -> None:
     result = redone("--from", "4s", "--to", "5s", "--seed", 5)
     assert "no stored latents" in result.err
     check_outside(Path("v.mp4"), Path("new.mp4"), 24, 48)
-    pairs = zip(decoded(Path("kept.mp4"))[24:48], decoded(Path("new.mp4"))[24:48], strict=True)
+    pairs = zip(decoded_frames(Path("kept.mp4"))[24:48], decoded_frames(Path("new.mp4"))[24:48], strict=True)
     assert np.mean([np.abs(a.astype(int) - b).mean() for a, b in pairs]) < 6
 
 
@@ -131,7 +132,7 @@ def test_a_span_from_the_start_leads_into_the_frames_after_it() -> None:
     redone("--to", "1s", "--seed", 5)
     joins = []
     for name in ("v.mp4", "new.mp4"):
-        frames = [frame.astype(int) for frame in decoded(Path(name))]
+        frames = [frame.astype(int) for frame in decoded_frames(Path(name))]
         joins.append(np.abs(frames[24] - frames[23]).mean())
     assert joins[1] < 2 * joins[0]
 

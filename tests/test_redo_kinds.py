@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 from support import clips, published
 from support.command import pavdm
+from support.decoding import decoded_frames
 from support.interrupted import RED, SAMPLED, made
 from support.wan import write_checkpoint
-from test_video_splice import check_outside, decoded, packets
+from test_video_splice import check_outside, packets
 
 from pavdm_cli.commands import redo as command
 from pavdm_cli.models.registry import find
@@ -61,7 +62,7 @@ def span_of(said: str) -> tuple[int, int]:
 
 def check_repeated(old: Path, new: Path, first: int, end: int) -> None:
     """As `check_outside`, where frames inside may be repeated and so be the same by chance."""
-    one, other = decoded(old), decoded(new)
+    one, other = decoded_frames(old), decoded_frames(new)
     same = [np.array_equal(a, b) for a, b in zip(one, other, strict=True)]
     assert same[:first] + same[end:] == [True] * (len(same) - end + first)
     assert not any(same[first:end])

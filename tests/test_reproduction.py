@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from support.command import pavdm
+from support.decoding import decoded_frames
 from support.models import POCKET
 from support.tiers import integration
 from support.wan import write_checkpoint
@@ -71,18 +71,13 @@ WAN_CASES = {
 ELSEWHERE = {"compile"}  # needs a C++ compiler; tests/test_compiled.py
 
 
-def frames(path: Path) -> np.ndarray:
-    with av.open(path) as file:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
-
-
 def made_again(path: Path) -> np.ndarray:
     """The frames of the command that `info` prints."""
     command = shlex.split(pavdm("info", path).out.splitlines()[-1])
     again = path.with_stem("again")
     done = pavdm(*command[1:], "-o", again)
     assert done.code == 0, done.err
-    return frames(again)
+    return decoded_frames(again)
 
 
 def test_every_field_that_changes_frames_is_covered():
@@ -100,7 +95,7 @@ SLOW_CASES = [name for name in POCKET_CASES if name not in QUICK_CASES]
 def test_the_printed_command_of_pocket_makes_the_same_frames(name, tmp_path):
     path = tmp_path / "v.mp4"
     assert pavdm("generate", PROMPT, *POCKET_QUICK, *POCKET_CASES[name], "-o", path).code == 0
-    assert np.array_equal(frames(path), made_again(path))
+    assert np.array_equal(decoded_frames(path), made_again(path))
 
 
 @pytest.mark.integration
@@ -110,7 +105,7 @@ def test_the_printed_command_of_a_larger_model_makes_the_same_frames(name, folde
     path = tmp_path / "v.mp4"
     done = pavdm("generate", PROMPT, "--model", folder, *TINY_QUICK, *TINY_CASES[name], "-o", path)
     assert done.code == 0, done.err
-    assert np.array_equal(frames(path), made_again(path))
+    assert np.array_equal(decoded_frames(path), made_again(path))
 
 
 @pytest.mark.integration
@@ -121,7 +116,7 @@ def test_the_printed_command_of_wan_makes_the_same_frames(name, tmp_path):
     quick = ("--steps", "4", "--window", "4", "--chunk", "2", "--guidance", "2", "--size", "128x128", "--threads", "1")
     done = pavdm("generate", PROMPT, "--model", folder, "--frames", "13", *quick, *WAN_CASES[name], "-o", path)
     assert done.code == 0, done.err
-    assert np.array_equal(frames(path), made_again(path))
+    assert np.array_equal(decoded_frames(path), made_again(path))
 
 
 @pytest.mark.integration
@@ -130,7 +125,7 @@ def test_the_printed_command_of_an_extension_makes_the_same_frames(options, tmp_
     source, path = tmp_path / "s.mp4", tmp_path / "v.mp4"
     assert pavdm("generate", PROMPT, *POCKET_QUICK, "-o", source).code == 0
     assert pavdm("extend", source, *EXTENSION_QUICK, *options, "-o", path).code == 0
-    assert np.array_equal(frames(path), made_again(path))
+    assert np.array_equal(decoded_frames(path), made_again(path))
 
 
 def test_an_image_that_was_the_first_frame_is_in_the_command(tmp_path):
@@ -139,4 +134,4 @@ def test_an_image_that_was_the_first_frame_is_in_the_command(tmp_path):
     picture, path = tmp_path / "p.png", tmp_path / "v.mp4"
     Image.new("RGB", (POCKET.size[1], POCKET.size[0]), (40, 90, 160)).save(picture)
     assert pavdm("generate", PROMPT, *POCKET_QUICK, "--image", picture, "-o", path).code == 0
-    assert np.array_equal(frames(path), made_again(path))
+    assert np.array_equal(decoded_frames(path), made_again(path))

@@ -91,7 +91,7 @@ def test_an_extension_resumes_with_the_input_and_its_sound(only_new: bool) -> No
 
 def frames(path: Path) -> list[bytes]:
     with av.open(str(path)) as file:
-        return [frame.to_ndarray(format="rgb24").tobytes() for frame in file.decode(video=0)]
+        return [frame.to_ndarray(format="rgb24", threads=1).tobytes() for frame in file.decode(video=0)]
 
 
 @pytest.mark.parametrize("inner", [True, pytest.param(False, marks=MORE)])

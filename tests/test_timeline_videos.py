@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
 from support.command import pavdm
+from support.decoding import decoded_frames
 from support.interrupted import snapshots
 from support.tiers import integration
 from support.wan import write_checkpoint
@@ -35,12 +35,7 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def make(*words: object, name: str = "v.mp4") -> np.ndarray:
     result = pavdm(*words, "-o", name, "--force")
     assert result.code == 0, result.err
-    return frames(Path(name))
-
-
-def frames(path: Path) -> np.ndarray:
-    with av.open(path) as file:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+    return decoded_frames(Path(name))
 
 
 def raw(prompt: str, model: pavdm_cli.Model, **options: object) -> np.ndarray:
@@ -120,7 +115,7 @@ def test_several_seeds_and_a_file_of_prompts() -> None:
     assert pavdm(*POCKET, "--frames", 10, "--timeline", "prompts.txt", "-n", 2, "-o", "v.mp4").code == 0
     stored = [read_metadata(Path(f"v-{seed}.mp4")) for seed in (3, 4)]
     assert [len(metadata["timeline"]) for metadata in stored] == [2, 2]
-    assert not np.array_equal(frames(Path("v-3.mp4")), frames(Path("v-4.mp4")))
+    assert not np.array_equal(decoded_frames(Path("v-3.mp4")), decoded_frames(Path("v-4.mp4")))
 
 
 def test_a_resumed_video_has_the_same_bytes_after_a_change_and_within_a_blend() -> None:

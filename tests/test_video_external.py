@@ -98,7 +98,7 @@ def test_an_external_ffmpeg_writes_the_same_as_pyav(tmp_path: Path, suffix: str,
     path = tmp_path / f"clip{suffix}"
     write(path, np.full((20, 48, 64, 3), (200, 30, 60), np.uint8), EncoderOptions(encoder=encoder))
     with av.open(str(path)) as file:
-        frames = [frame.to_ndarray(format="rgb24", interpolation=EXACT) for frame in file.decode(video=0)]
+        frames = [frame.to_ndarray(format="rgb24", interpolation=EXACT, threads=1) for frame in file.decode(video=0)]
     assert len(frames) == 20
     assert max(np.abs(frame.astype(int) - (200, 30, 60)).max() for frame in frames) <= 2
     assert read_metadata(path) == {"seed": 3}

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 from support import clips
+from support.decoding import decoded_frames
 
 from pavdm_cli.video import (
     EncoderOptions,
@@ -43,11 +44,6 @@ def packets(path: Path, kind: str = "video") -> Packets:
     with av.open(str(path)) as file:
         stream = next(stream for stream in file.streams if stream.type == kind)
         return [(p.pts, p.dts, p.is_keyframe, bytes(p)) for p in file.demux(stream) if p.size]
-
-
-def decoded(path: Path) -> list[np.ndarray]:
-    with av.open(str(path)) as file:
-        return [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
 
 
 def video(path: Path) -> Path:
@@ -86,7 +82,7 @@ def check_outside(old: Path, new: Path, first: int, end: int) -> None:
     outside = [[p for p in packets(path) if p[0] not in span] for path in (old, new)]
     assert outside[0] == outside[1]
     assert sorted(p[0] for p in packets(new) if p[0] is not None) == times
-    before, after = decoded(old), decoded(new)
+    before, after = decoded_frames(old), decoded_frames(new)
     same = [np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
     assert same == [not first <= number < end for number in range(len(times))]
 
@@ -152,7 +148,7 @@ def test_an_interruption_leaves_the_video_and_a_part_that_plays(tmp_path: Path) 
     writer.write(moving(24))
     writer.close_partial()
     assert old.read_bytes() == before
-    assert len(decoded(tmp_path / "v.partial.mp4")) == 24
+    assert len(decoded_frames(tmp_path / "v.partial.mp4")) == 24
 
 
 def test_a_packet_that_is_lost_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

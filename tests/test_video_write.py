@@ -35,7 +35,7 @@ def solid(colour: tuple[int, int, int], count: int = 6, size: tuple[int, int] = 
 
 def decode(path: Path) -> list[np.ndarray]:
     with av.open(str(path)) as file:
-        return [frame.to_ndarray(format="rgb24", interpolation=EXACT) for frame in file.decode(video=0)]
+        return [frame.to_ndarray(format="rgb24", interpolation=EXACT, threads=1) for frame in file.decode(video=0)]
 
 
 def playable(path: Path) -> int:

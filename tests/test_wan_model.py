@@ -9,14 +9,13 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from support.command import pavdm
+from support.decoding import decoded_frames
 from support.models import find, load
 from support.wan import golden, tiny_transformer, write_checkpoint
 
@@ -40,11 +39,6 @@ SHORT = ("--size", "128x128", "--window", "4", "--chunk", "2", "--steps", "4", "
 @pytest.fixture(scope="module", params=["diffusers", "original"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp(request.param) / "tiny", request.param)
-
-
-def frames_of(path: Path) -> NDArray[np.uint8]:
-    with av.open(str(path)) as video:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
 
 
 def test_both_layouts_are_recognized_and_loaded(folder: Path) -> None:
@@ -172,14 +166,14 @@ def test_a_video_is_made_again_and_continued(layout: str, tmp_path: Path) -> Non
     words = ("--model", folder, *SHORT, "--frames")
     result = pavdm("generate", "a red balloon", *words, 10, "-o", video)
     assert result.code == 0, result.err
-    assert frames_of(video).shape == (10, 128, 128, 3)
+    assert decoded_frames(video).shape == (10, 128, 128, 3)
     again, longer = tmp_path / "again.mp4", tmp_path / "longer.mp4"
     command = shlex.split(pavdm("info", video).out.splitlines()[-1])[1:]
     assert pavdm(*command, "-o", again).code == 0
-    assert np.array_equal(frames_of(again), frames_of(video))
+    assert np.array_equal(decoded_frames(again), decoded_frames(video))
     result = pavdm("extend", video, *words, 7, "-o", longer)
     assert result.code == 0, result.err
-    assert len(frames_of(longer)) == 17
+    assert len(decoded_frames(longer)) == 17
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -204,7 +198,7 @@ def test_a_video_begins_with_the_image(tmp_path: Path) -> None:
         "-o", str(out), "--crf", "0",
     )  # fmt: skip
     assert result.code == 0, result.err
-    first = frames_of(out)[0].astype(int)
+    first = decoded_frames(out)[0].astype(int)
     image = np.asarray(Image.open(tmp_path / "i.png").convert("RGB")).astype(int)
     assert np.abs(first - image).mean() < 6
 

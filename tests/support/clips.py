@@ -124,6 +124,7 @@ def _picture(frame: np.ndarray, spec: ClipSpec) -> av.VideoFrame:
         dst_colorspace=matrix,
         dst_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
         interpolation=EXACT,
+        threads=1,
     )
 
 
