@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.command import pavdm
 
 from pavdm_cli.evaluation.distances import DIMENSIONS
 from pavdm_cli.evaluation.probe import ATTRIBUTES
@@ -23,6 +25,8 @@ from pavdm_cli.generation.request import Request
 from pavdm_cli.models.pocket.frame_format import CODED_FPS, CODED_SIZE
 from pavdm_cli.models.registry import find
 from pavdm_cli.pocket_world.world import sample_scene
+from pavdm_cli.training.pocket import tasks
+from pavdm_cli.training.pocket.preview import preview
 from pavdm_cli.video import open_video, read_metadata
 
 ROOT = Path(__file__).parents[1]
@@ -248,12 +252,18 @@ def test_a_report_needs_rows_of_one_clean_commit(paper: Any) -> None:
 
 
 @pytest.mark.integration
-def test_a_study_from_a_base_checkpoint_trains_generates_and_reports(paper: Any, tmp_path: Path) -> None:
-    import subprocess
+def test_a_study_from_a_base_checkpoint_trains_generates_and_reports(
+    paper: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(command: list[str], check: bool) -> None:
+        assert (command[:3], check) == ([sys.executable, "-m", "pavdm_cli"], True)
+        assert pavdm(*command[3:]).code == 0
 
+    monkeypatch.setattr(tasks, "preview", partial(preview, chunks=1))  # most of the time of a short training
+    monkeypatch.setattr(paper.runs, "subprocess", SimpleNamespace(run=run))
     base = tmp_path / "base"
-    train = [sys.executable, "-m", "pavdm_cli", "train", "denoiser", "--method", "base", "--output-dir", str(base)]
-    subprocess.run([*train, "--steps", "2", "--batch-size", "2", "--clips", "4", "--threads", "1"], check=True)
+    train = ("train", "denoiser", "--method", "base", "--output-dir", base)
+    assert pavdm(*train, "--steps", 2, "--batch-size", 2, "--clips", 4, "--threads", 1).code == 0
     budget = ("--finetune-steps", 2, "--finetune-batch", 2, "--finetune-clips", 4)
     folder, document = tmp_path / "study", tmp_path / "results.md"
     start = base / "denoiser.safetensors"
