@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.clips import ClipSpec, corners, greys, make
+from support.clips import PARTICULAR, ClipSpec, corners, greys, make
+from support.extending import write_extension
 
 from pavdm_cli.video import FrameReader, open_video, read_frames_at, read_last_frames
 
@@ -96,6 +97,19 @@ def test_a_rotated_video_is_upright(tmp_path: Path, suffix: str, turn: int, mirr
 def test_portrait_and_odd_sizes_are_preserved(tmp_path: Path, size: tuple[int, int]) -> None:
     path = make(tmp_path / "clip.mkv", [corners(*size)] * 2, ClipSpec("vp9"))
     assert close(read(path)[0], corners(*size))
+
+
+@pytest.mark.parametrize("left", [2, 24])
+def test_cropping_at_the_left_and_the_top_is_applied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    monkeypatch.setitem(PARTICULAR, "libx264", {"x264-params": f"crop-rect={left},4,6,2"})
+    stored = np.pad(corners(), ((4, 2), (left, 6), (0, 0)))
+    video = open_video(make(tmp_path / "clip.mp4", [stored] * 2))
+    assert (video.width, video.height) == (64, 48)
+    assert close(next(iter(FrameReader(video)))[0], corners())
+    write_extension(video, tmp_path / "out.mp4", [corners()])
+    assert all(close(frame, corners()) for frame in read(tmp_path / "out.mp4"))
 
 
 # In time

@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av.codec.context import Flags
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
@@ -124,6 +125,7 @@ def video_stream(source: InputContainer, path: Path) -> VideoStream:
 def decode_frames(source: InputContainer, stream: VideoStream, limits: Limits) -> Iterator[av.VideoFrame | None]:
     """Decode all frames in presentation order, including those flushed at the end; None for each damaged packet."""
     stream.codec_context.options = {"max_pixels": str(limits.pixels)}  # frames may be larger than the header says
+    stream.codec_context.flags |= Flags.unaligned  # otherwise columns cropped at the left stay
     stream.thread_type = "SLICE"  # with frame threads, a damaged packet also loses good frames
     for packet in _demux(source, stream):
         if packet.size or packet.dts is None:  # an empty packet without a timestamp flushes the decoder
