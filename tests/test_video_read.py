@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 import subprocess
 import sys
 import textwrap
@@ -91,6 +92,32 @@ def test_a_rotated_video_is_upright(tmp_path: Path, suffix: str, turn: int, mirr
     assert video.sample_aspect_ratio == (Fraction(3, 4) if turn in (90, -90) else Fraction(4, 3))
     assert close(frame, expected)
     assert video.notes() == (["rotated upright"] if turn or mirrored else [])
+
+
+def add_clean_aperture(path: Path) -> None:
+    """Crop an MP4 file, whose index is at its end, by 8, 4, 6 and 2 pixels at the left, top, right and bottom."""
+    data = bytearray(path.read_bytes())
+    box = b"clap" + struct.pack(">8i", 64, 1, 48, 1, 1, 1, 1, 1)  # size, and distance from the center of 78x54
+    start = data.index(b"avc1", data.index(b"stsd")) - 4
+    end = start + int.from_bytes(data[start : start + 4])
+    data[end:end] = struct.pack(">I", len(box) + 4) + box
+    for name in (b"avc1", b"stsd", b"stbl", b"minf", b"mdia", b"trak", b"moov"):
+        position = data.rindex(name, 0, start + 8) - 4
+        size = int.from_bytes(data[position : position + 4]) + len(box) + 4
+        data[position : position + 4] = size.to_bytes(4)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_cropping_by_the_container_is_applied(tmp_path: Path, suffix: str) -> None:
+    path = make(tmp_path / "clip.mp4", [np.pad(corners(), ((4, 2), (8, 6), (0, 0)))] * 2, ClipSpec(turn=90))
+    add_clean_aperture(path)
+    video, upright = open_video(path), np.rot90(corners())
+    assert (video.width, video.height) == (48, 64)
+    assert video.notes() == ["cropped as the file says", "rotated upright"]
+    assert close(read(path)[0], upright)
+    write_extension(video, tmp_path / f"out{suffix}", [upright] * 2)
+    assert all(close(frame, upright) for frame in read(tmp_path / f"out{suffix}"))
 
 
 @pytest.mark.parametrize("size", [(64, 36), (45, 31), (33, 100)])

@@ -76,19 +76,21 @@ def can_pass_through(frame: av.VideoFrame, output: ColorSpace, chroma_location: 
 
 
 def read_chroma_location(stream: VideoStream) -> str:
-    """Where the stream's chroma samples lie; untagged streams are taken as "left", the default of current codecs.
+    """Where the stream's chroma samples lie; untagged streams are taken as "left", the default of current codecs."""
+    colour = matroska_header(stream).partition(MKV_COLOUR)[2]
+    return CHROMA_LOCATIONS.get((_read_byte(colour, MKV_SITING_X), _read_byte(colour, MKV_SITING_Y)), "left")
 
-    PyAV does not expose the tag, so a Matroska header is written for the stream and parsed.
-    """
+
+def matroska_header(stream: VideoStream) -> bytes:
+    """A Matroska header for the stream, to read what PyAV does not expose; empty for raw video, which has none."""
     header = io.BytesIO()
     try:
         with av.open(header, "w", format="matroska", options={"fflags": "+bitexact"}) as container:
             container.add_stream_from_template(stream, opaque=True)
             container.start_encoding()
-    except (ValueError, av.FFmpegError):  # raw video, which Matroska does not support
-        return "left"
-    colour = header.getvalue().partition(MKV_COLOUR)[2]
-    return CHROMA_LOCATIONS.get((_read_byte(colour, MKV_SITING_X), _read_byte(colour, MKV_SITING_Y)), "left")
+    except (ValueError, av.FFmpegError):
+        return b""
+    return header.getvalue()
 
 
 def _read_byte(master: bytes, element: bytes) -> int:

@@ -29,7 +29,9 @@ class FrameReader:
         self.skipped = 0
         self._transparent = False
         self._deinterlacer = Deinterlacer()
-        size = (video.height, video.width) if video.orientation.transposed else (video.width, video.height)
+        width, height = (video.height, video.width) if video.orientation.transposed else (video.width, video.height)
+        cropping = video.cropping
+        size = width + cropping.left + cropping.right, height + cropping.top + cropping.bottom
         self._rgb_converter = RGBConverter(*size, video.color_space.chroma_location)
 
     def __iter__(self) -> Iterator[tuple[Frame, Fraction]]:
@@ -70,9 +72,9 @@ class FrameReader:
         return timestamp * self.video.time_base
 
     def to_rgb(self, frame: av.VideoFrame) -> Frame:
-        """An upright RGB frame (H, W, 3)."""
+        """A cropped, upright RGB frame (H, W, 3)."""
         self._transparent = self._transparent or has_transparency(frame)
-        return self.video.orientation.apply(self._rgb_converter.convert(frame))
+        return self.video.orientation.apply(self.video.cropping.apply(self._rgb_converter.convert(frame)))
 
 
 class FrameSampler:

@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from pavdm_cli.errors import InputError
 from pavdm_cli.video.color_space import BT2020, HLG, PQ, ColorSpace, frame_color_space, read_chroma_location
+from pavdm_cli.video.io.cropping import Cropping, read_cropping
 from pavdm_cli.video.io.input import HINT, Limits, check_input, open_input
 from pavdm_cli.video.io.orientation import Orientation, read_orientation
 from pavdm_cli.video.io.timing import frame_rate, last_frame_duration, scan_packets
@@ -27,7 +28,7 @@ TOO_LARGE = "cut or shrink it first"
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """A readable video. Sizes are those after rotation; times are seconds on the file's own clock."""
+    """A readable video. Sizes are those after cropping and rotation; times are seconds on the file's own clock."""
 
     path: Path
     width: int
@@ -40,6 +41,7 @@ class VideoInfo:
     hdr: str  # PQ, HLG or empty
     wide_gamut: bool  # BT.2020 primaries
     color_space: ColorSpace  # of the first frame
+    cropping: Cropping
     orientation: Orientation
     audio_codecs: tuple[str, ...]
     other_streams: int  # neither this video stream nor audio
@@ -98,7 +100,7 @@ class VideoInfo:
         tone_mapping = f"{self.hdr} to standard range (bt709), highlights rolled off" if self.hdr else ""
         gamut = "colors converted from bt2020 to bt709" if self.wide_gamut and not self.hdr else ""
         depth = f"{self.bit_depth} bits to 8" if self.bit_depth > 8 else ""
-        return [note for note in (self.orientation.note(), tone_mapping, gamut, depth) if note]
+        return [note for note in (self.cropping.note(), self.orientation.note(), tone_mapping, gamut, depth) if note]
 
 
 def open_video(path: str | os.PathLike[str], limits: Limits | None = None) -> VideoInfo:
@@ -164,7 +166,9 @@ def _probe(source: InputContainer, stream: VideoStream, path: Path, limits: Limi
         raise InputError(f"{path} has no frame of up to {limits.pixels} pixels that can be decoded", HINT)
     orientation = read_orientation(frame)
     aspect = _sample_aspect_ratio(stream)
-    size = (frame.height, frame.width) if orientation.transposed else (frame.width, frame.height)
+    cropping = read_cropping(stream, frame.width, frame.height)
+    height, width = cropping.displayed_size(frame.height, frame.width)
+    size = (height, width) if orientation.transposed else (width, height)
     return VideoInfo(
         path=path,
         width=size[0],
@@ -177,6 +181,7 @@ def _probe(source: InputContainer, stream: VideoStream, path: Path, limits: Limi
         hdr={PQ: "PQ", HLG: "HLG"}.get(frame.color_trc, ""),
         wide_gamut=frame.color_primaries == BT2020,
         color_space=frame_color_space(frame, read_chroma_location(stream)),
+        cropping=cropping,
         orientation=orientation,
         audio_codecs=tuple(_codec_name(audio) for audio in source.streams.audio),
         other_streams=len(source.streams) - 1 - len(source.streams.audio),
