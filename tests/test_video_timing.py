@@ -20,8 +20,14 @@ NEW = [np.full((48, 64, 3), 250 - 10 * k, np.uint8) for k in range(4)]
 TENTH = Fraction(1, 10)
 
 
-def remux(source: Path, target: Path, shift: Fraction = Fraction(0), last: Fraction | None = None) -> Path:
-    """Copy the packets of a file, `shift` seconds later; the last picture's duration becomes `last`."""
+def remux(
+    source: Path,
+    target: Path,
+    shift: Fraction = Fraction(0),
+    last: Fraction | None = None,
+    video_shift: Fraction = Fraction(0),
+) -> Path:
+    """Copy packets `shift` seconds later, those of video also `video_shift`; the last picture lasts `last`."""
     with av.open(str(source)) as old, av.open(str(target), "w", options={"avoid_negative_ts": "disabled"}) as new:
         streams = {stream.index: new.add_stream_from_template(stream, opaque=True) for stream in old.streams}
         packets = [packet for packet in old.demux() if packet.size]
@@ -29,7 +35,8 @@ def remux(source: Path, target: Path, shift: Fraction = Fraction(0), last: Fract
         for packet in packets:
             if packet is shown_last and last is not None:
                 packet.duration = round(last / packet.time_base)
-            packet.pts, packet.dts = (stamp + round(shift / packet.time_base) for stamp in (packet.pts, packet.dts))
+            later = shift + (video_shift if packet.stream.type == "video" else 0)
+            packet.pts, packet.dts = (stamp + round(later / packet.time_base) for stamp in (packet.pts, packet.dts))
             packet.stream = streams[packet.stream.index]
             new.mux(packet)
     return target
@@ -164,6 +171,17 @@ def test_start_offsets_are_removed_and_audio_stays_in_sync(
     gap = before["audio"] - before["video"]
     assert float(after["audio"] - after["video"]) == pytest.approx(float(gap), abs=0.002)
     assert open_video(tmp_path / f"out{suffix}").frames == 16
+
+
+@pytest.mark.parametrize("milliseconds", [10, 30])
+def test_audio_that_starts_less_than_a_frame_earlier_stays_in_sync(tmp_path: Path, milliseconds: int) -> None:
+    scene = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    pan = [np.roll(scene, k * k, 1) for k in range(12)]  # for which x264 uses single B-frames
+    plain = make(tmp_path / "plain.mp4", pan, ClipSpec("mpeg4", Fraction(25), audio="mp2"))
+    delay = Fraction(milliseconds, 1000)
+    write_extension(open_video(remux(plain, tmp_path / "in.mp4", video_shift=delay)), tmp_path / "out.mp4", NEW)
+    starts = start_times(tmp_path / "out.mp4")
+    assert float(starts["video"] - starts["audio"]) == pytest.approx(float(delay), abs=0.001)
 
 
 # Files that cannot seek

@@ -178,7 +178,8 @@ def params_of_video(video: VideoInfo, suffix: str) -> VideoParams:
         square = Fraction(1)
         width, height = round(width * max(aspect, square)), round(height / min(aspect, square))
         aspect = square
-    variable = video.variable_frame_rate or video.last_duration != 1 / video.rate
+    durations = {video.shortest_frame, video.longest_frame, video.last_duration}
+    variable = durations != {1 / video.rate}  # or rounded: B-frames need exact times
     tick = _tick(video)
     color_space = output_color_space(video.color_space, video.pixel_format)
     shortest = max(tick, min(video.shortest_frame, 1 / video.rate))

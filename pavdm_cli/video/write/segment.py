@@ -17,7 +17,8 @@ from pavdm_cli.video.write.encode import MUXER_BITEXACT, X264_DETERMINISTIC, Enc
 from pavdm_cli.video.write.mp4_boxes import boxes
 
 ENDLESS = 10**6  # frames between keyframes: a segment starts with one, others come with cuts of the scene
-B_FRAME_DELAY = 2  # frames by which x264 decodes before it presents
+B_FRAME_DELAY = 2  # frames by which x264 decodes before it presents; with more, MP4's muxer may lose a start after zero
+ROUNDING = 2  # ticks by which it may seem longer if frames are not a whole number of ticks apart
 CLUSTER = b"\x1f\x43\xb6\x75"  # Matroska's element ID
 ENCODERS = {".mp4": "libx264", ".mkv": "libx264", ".webm": "libvpx-vp9"}
 # The header comes with the first frames, whose B-frames it must know; one fragment, with its own time.
@@ -92,8 +93,8 @@ def decoding_delay(suffix: str, params: VideoParams) -> int:
     """Ticks by which frames are decoded before they are presented, with room for timestamps that are rounded."""
     if suffix == ".webm" or params.variable_frame_rate:
         return 0
-    exact = params.time_base is None
-    return round((B_FRAME_DELAY + (not exact)) / (params.rate * params.tick))
+    gap = 1 / (params.rate * params.tick)
+    return round(B_FRAME_DELAY * gap) + (0 if gap.denominator == 1 else ROUNDING)
 
 
 def _configure(codec: VideoCodecContext, params: VideoParams, options: EncoderOptions) -> None:
