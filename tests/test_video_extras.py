@@ -16,6 +16,8 @@ from support.extending import write_extension
 
 from pavdm_cli.video import ExtensionOptions, FrameReader, VideoInfo, open_video
 from pavdm_cli.video.io.extras import shift_chapters
+from pavdm_cli.video.io.summary import describe_video
+from pavdm_cli.video.write.extras import stream_title
 
 NEW = [np.full((64, 96, 3), 200, np.uint8)] * 5
 CHAPTERS = ";FFMETADATA1\ntitle=Holiday\nartist=Someone\ncomment=By the sea\nplace=Rügen\n" + "".join(
@@ -82,6 +84,23 @@ def test_all_extras_are_copied_to_the_same_container(tmp_path: Path, kind: str) 
         "the input's comment is stored as the tag original_comment",
     ]
     assert len(list(FrameReader(open_video(tmp_path / f"out.{kind}")))) == 15
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_titles_that_mp4_stores_as_handler_names_are_copied(tmp_path: Path, suffix: str) -> None:
+    plain = make(tmp_path / "plain.mp4", greys(5, 64, 96), ClipSpec(audio="aac"))
+    maps, path = ("-map", "0", "-map", "0:a", "-c", "copy"), tmp_path / "in.mp4"
+    names = [("v", "Core Media Video"), ("a:0", "Main mix"), ("a:1", "SoundHandler")]
+    handlers = [word for stream, name in names for word in (f"-metadata:s:{stream}", f"handler_name={name}")]
+    ffmpeg("-i", plain, *maps, *handlers, path)
+    write_extension(open_video(path), tmp_path / f"out{suffix}", NEW)
+    with av.open(str(tmp_path / f"out{suffix}")) as file:
+        titles = [stream_title(stream.metadata) for stream in file.streams]
+    assert titles == ["", "Main mix", ""]
+    assert [track["title"] for track in describe_video(open_video(tmp_path / f"out{suffix}"))["audio"]] == [
+        "Main mix",
+        None,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def _label(stream: Stream) -> str:
     """A stream's description in a note."""
     if stream.disposition & Disposition.attached_pic:
         return "the cover"
-    codec = stream.codec_context.name if stream.codec_context is not None else "of unknown codec"
+    codec = stream.codec_context.name if stream.codec_context is not None else "unknown"
     language = stream.metadata.get("language", "und")
     suffix = "" if language == "und" else f" ({language})"
     if stream.type == "subtitle":

@@ -15,6 +15,7 @@ from pavdm_cli.video.color_space import ColorSpace
 from pavdm_cli.video.io.info import VideoInfo
 from pavdm_cli.video.io.input import open_input
 from pavdm_cli.video.io.orientation import ROTATIONS
+from pavdm_cli.video.write.extras import stream_title
 
 Description = dict[str, Any]
 PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020", 11: "dci-p3"} | {
@@ -106,9 +107,7 @@ def _describe_audio(stream: AudioStream, source: InputContainer) -> Description:
 
 
 def _language_and_title(metadata: Mapping[str, str]) -> dict[str, str | None]:
-    handler = metadata.get("handler_name", "")  # MP4 has no other title; muxers write "SoundHandler"
-    title = metadata.get("title") or ("" if handler.endswith("Handler") else handler)
-    return {"language": metadata.get("language"), "title": title or None}
+    return {"language": metadata.get("language"), "title": stream_title(metadata) or None}
 
 
 def _describe_color_space(color_space: ColorSpace, hdr: str) -> dict[str, str]:
