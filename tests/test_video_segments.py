@@ -15,7 +15,7 @@ from support.clips import ClipSpec, greys, make
 from support.tiers import integration
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.video import EncoderOptions, ExtensionWriter, VideoWriter, open_video, read_metadata
+from pavdm_cli.video import EncoderOptions, ExtensionOptions, ExtensionWriter, VideoWriter, open_video, read_metadata
 from pavdm_cli.video.upscale import Scale
 from pavdm_cli.video.write.encode import EncoderState, VideoParams
 from pavdm_cli.video.write.growing_file import GrowingFile
@@ -68,6 +68,32 @@ def test_a_continued_file_has_the_same_bytes(tmp_path: Path, suffix: str, scale:
         assert cut.read_bytes() == whole.read_bytes()
         assert sorted(tmp_path.iterdir()) == [whole, cut]
         cut.unlink()
+
+
+def test_a_continued_extension_keeps_its_times_if_frames_of_the_input_share_theirs(tmp_path: Path) -> None:
+    path, whole, cut = (tmp_path / name for name in ("in.mkv", "a.mp4", "b.mp4"))
+    with (
+        av.open(str(make(tmp_path / "plain.mkv", greys(12), ClipSpec("mpeg4")))) as plain,
+        av.open(str(path), "w") as file,
+    ):
+        stream = file.add_stream_from_template(plain.streams.video[0])
+        for number, packet in enumerate(packet for packet in plain.demux(video=0) if packet.size):
+            packet.pts = packet.dts = number // 2 * 200
+            packet.stream = stream
+            file.mux(packet)
+    states: list[EncoderState] = []
+    with ExtensionWriter(open_video(path), whole, ExtensionOptions(encoder=OPTIONS)) as file:
+        assert list(file.copy_input())[-1] == 12
+        for chunk in (FRAMES[:4], FRAMES[4:8]):
+            file.write(chunk)
+            file.commit(states.append)
+    first = ExtensionWriter(open_video(path), cut, ExtensionOptions(encoder=OPTIONS))
+    list(first.copy_input())
+    first.write(FRAMES[:4])
+    first.close_partial()
+    with ExtensionWriter(open_video(path), cut, ExtensionOptions(encoder=replace(OPTIONS, resume=states[0]))) as second:
+        second.write(FRAMES[4:8])
+    assert open_video(cut).timestamps == open_video(whole).timestamps
 
 
 def test_a_state_has_the_frames_of_the_open_segment_alone(tmp_path: Path) -> None:

@@ -76,11 +76,12 @@ class ExtensionWriter(BaseWriter[SegmentedEncoder | GifEncoder]):
         self.notes = _notes(video, self.options, self._params)
         resume = self.options.encoder.resume
         self._last_tick = resume.last_time if resume else -1
-        new = max(0, resume.written - self._num_copied) if resume else 0
-        self._has_new_frames = new > 0
         self._stream_copy = None if self.options.only_new else StreamCopy(video, suffix, self.options.audio)
         self._offset = self._stream_copy.offset if self._stream_copy else Fraction(0)
-        self._end = (video.end - self._offset if self._stream_copy else Fraction(0)) + new / self.video.rate
+        self._end = video.end - self._offset if self._stream_copy else Fraction(0)
+        new = self._count_new_frames() if resume and resume.written else 0
+        self._has_new_frames = new > 0
+        self._end += new / self.video.rate
         self.notes += self._stream_copy.notes if self._stream_copy else []
         self._upscale = Upscaler(self.options.scale)
         with ExitStack() as stack:
@@ -90,10 +91,10 @@ class ExtensionWriter(BaseWriter[SegmentedEncoder | GifEncoder]):
             super().__init__(path, open_encoder, self.options.force, resume)
             self._stack = stack.pop_all()
 
-    @property
-    def _num_copied(self) -> int:
-        """Frames of the input in the output."""
-        return 0 if self.options.only_new else self.video.frames
+    def _count_new_frames(self) -> int:
+        """Those written by an interrupted run, by their times: of damaged packets, fewer frames were copied."""
+        since_end = self._last_tick * self._params.tick - self._end
+        return 0 if since_end < -self._params.tick else round(since_end * self.video.rate) + 1
 
     def copy_input(
         self, on_frame: Callable[[av.VideoFrame, Fraction], None] = lambda frame, time: None
