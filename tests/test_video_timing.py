@@ -15,6 +15,7 @@ from support.extending import write_extension
 
 from pavdm_cli.errors import InputError
 from pavdm_cli.video import FrameReader, VideoInfo, open_video, read_last_frames
+from pavdm_cli.video.write.extend import check_extension
 
 NEW = [np.full((48, 64, 3), 250 - 10 * k, np.uint8) for k in range(4)]
 TENTH = Fraction(1, 10)
@@ -150,6 +151,17 @@ def test_very_long_videos_are_rejected_or_timed_exactly(tmp_path: Path, gap: int
     else:
         with pytest.raises(InputError, match="hours"):
             with_times(tmp_path / "in.mkv", stamps)
+
+
+@pytest.mark.parametrize("rate", [1000, 90_000])
+def test_frame_rates_that_containers_cannot_hold_are_rejected(tmp_path: Path, rate: int) -> None:
+    video = open_video(make(tmp_path / "in.mp4", greys(12), ClipSpec(rate=Fraction(rate))))
+    if rate == 1000:
+        write_extension(video, tmp_path / "out.mp4", NEW)
+        assert open_video(tmp_path / "out.mp4").times == [Fraction(k, rate) for k in range(16)]
+    else:
+        with pytest.raises(InputError, match="frames per second"):
+            check_extension(video, tmp_path / "out.mp4")
 
 
 # The start

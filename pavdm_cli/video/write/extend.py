@@ -14,7 +14,7 @@ from typing import Any
 
 import av
 
-from pavdm_cli.errors import OutputError
+from pavdm_cli.errors import InputError, OutputError
 from pavdm_cli.video.audio.copy import AudioMode, check_audio, supported_streams
 from pavdm_cli.video.color_space import can_pass_through, output_color_space
 from pavdm_cli.video.io.frames import FrameReader
@@ -32,6 +32,7 @@ from pavdm_cli.video.write.stream_copy import StreamCopy
 from pavdm_cli.video.write.writer import BaseWriter
 
 MIN_TICK = Fraction(1, 1_000_000)  # seconds; encoders do not accept finer timestamps
+MAX_RATE = 1000  # fps; Matroska's timestamps, and the length of an MP4, are milliseconds
 MAX_GAP = 2**27  # ticks between frames; MP4's muxer may count in sixteenths of a tick, in 32 bits
 KEEP_ASPECT = (".mp4", ".mkv")  # PyAV cannot set the sample aspect ratio of WebM, and browsers ignore that of GIF
 
@@ -56,9 +57,12 @@ def check_not_input(video: VideoInfo, target: Path) -> None:
 
 
 def check_extension(video: VideoInfo, path: str | os.PathLike[str], options: ExtensionOptions | None = None) -> None:
-    """Reject outputs that cannot be written, before any slow work. Raises: OutputError, UsageError."""
+    """Reject outputs that cannot be written, before any slow work. Raises: InputError, OutputError, UsageError."""
     options, target = options or ExtensionOptions(), Path(path)
     check_not_input(video, target)
+    if video.rate > MAX_RATE:
+        hint = "convert it to a lower frame rate first"
+        raise InputError(f"{video.path} has {float(video.rate):g} frames per second, more than {MAX_RATE}", hint)
     if options.only_new:
         return
     with open_input(video.path, video.limits) as source:
