@@ -96,6 +96,19 @@ def test_a_tiny_last_duration_becomes_one_frame(tmp_path: Path) -> None:
     assert video.end == Fraction(12, 10)
 
 
+@pytest.mark.parametrize("late", [Fraction(0), Fraction(1, 2), Fraction(3)])
+def test_an_edit_list_that_starts_late_and_trims_the_end_adds_no_time(tmp_path: Path, late: Fraction) -> None:
+    plain = make(tmp_path / "plain.mp4", greys(12), ClipSpec("mpeg4", audio="aac"))
+    path = remux(plain, tmp_path / "in.mp4", video_shift=late)
+    data = bytearray(path.read_bytes())
+    duration = data.index(b"elst") + (24 if late else 12)  # of the last entry
+    assert int.from_bytes(data[duration : duration + 4]) == 1200
+    data[duration : duration + 4] = (800).to_bytes(4)
+    path.write_bytes(data)
+    video = open_video(path)
+    assert (video.start, video.frames, video.last_duration) == (late, 8, TENTH)
+
+
 # The rate
 
 

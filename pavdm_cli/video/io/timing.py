@@ -107,15 +107,17 @@ def last_frame_duration(times: PacketTimes, rate: Fraction, stream: VideoStream,
     tick, gap = stream.time_base or Fraction(1, 1000), 1 / rate
     last = times.timestamps[-1] * tick
     duration = max(times.last_duration, times.repeated_until - times.timestamps[-1]) * tick
-    end = _track_end(stream, source, last)
+    end = _track_end(stream, source, last, len(times.timestamps))
     if end is not None and end > last and abs(end - last - duration) > gap / 2:
         duration = end - last
     return duration if duration >= gap / 2 else gap
 
 
-def _track_end(stream: VideoStream, source: InputContainer, last: Fraction) -> Fraction | None:
-    """The end of the track by the container: MP4's edit list, or Matroska's statistics tags."""
+def _track_end(stream: VideoStream, source: InputContainer, last: Fraction, num_frames: int) -> Fraction | None:
+    """The end of the track by the container: MP4's edit list, or Matroska's statistics tags; None if unknown."""
     if source.format.name.startswith("mov") and stream.duration and stream.time_base:
+        if (stream.start_time or 0) > 0 and stream.frames > num_frames:
+            return None  # the edit list starts late and leaves out frames: FFmpeg's duration may include either
         return ((stream.start_time or 0) + stream.duration) * stream.time_base
     if source.format.name.startswith("matroska"):
         tags = {key.upper(): value for key, value in stream.metadata.items()}
