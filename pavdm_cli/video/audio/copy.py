@@ -93,6 +93,7 @@ class AudioTrack:
         self.source = source
         self.end = Fraction(0)
         self._offset = offset
+        self._is_audible = False  # what was copied so far
         self._clock = SampleClock(source)
         self._rate = source.codec_context.sample_rate
         self._append_silence = append_silence
@@ -119,8 +120,10 @@ class AudioTrack:
     def copy(self, packet: AudioPacket) -> list[AudioPacket]:
         """The output packets for an input packet; none if it lies too far before the start to matter."""
         time, duration = self._clock.time_packet(packet)
-        if not is_needed(self.source, time, duration):
+        is_between_edits = packet.is_discard and self._is_audible  # not presented, and its time was already copied
+        if is_between_edits or not is_needed(self.source, time, duration):
             return []
+        self._is_audible |= not packet.is_discard
         self.end = max(self.end, time + duration - self._offset)
         if self._transcoder:
             return self._assign_stream(self._transcoder.transcode(packet, time - self._offset))
