@@ -145,6 +145,26 @@ def test_audio_and_video_are_interleaved(tmp_path: Path, suffix: str) -> None:
     assert min(reached.values()) > 21
 
 
+@pytest.mark.parametrize(("codec", "suffix"), [("aac", ".mp4"), ("pcm_s16le", ".mp4"), ("aac", ".mkv")])
+def test_packets_with_the_same_time_follow_each_other(tmp_path: Path, codec: str, suffix: str) -> None:
+    plain, path = make(tmp_path / "plain.mkv", greys(12), ClipSpec(audio=codec)), tmp_path / "in.mkv"
+    with av.open(str(plain)) as old, av.open(str(path), "w") as new:
+        streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+        previous = 0
+        for number, packet in enumerate(packet for packet in old.demux() if packet.size):
+            if packet.stream.type == "audio":
+                packet.pts = packet.dts = previous if 30 < number < 35 else packet.pts
+                previous = packet.pts
+            packet.stream = streams[packet.stream.index]
+            new.mux(packet)
+    write_extension(open_video(path), tmp_path / f"out{suffix}", NEW)
+    (start, before), (out_start, after) = samples(plain), samples(tmp_path / f"out{suffix}")
+    assert out_start == pytest.approx(start, abs=0.001)
+    common = min(before.shape[1], after.shape[1])
+    assert common > 57_000
+    assert np.abs(before[:, :common] - after[:, :common]).max() < 0.001
+
+
 def set_audio_edits(path: Path, edits: list[tuple[int, int]]) -> None:
     """Set the edits, (milliseconds, first sample), of the audio, the last track of an MP4 with its index at the end."""
     data = bytearray(path.read_bytes())

@@ -119,9 +119,10 @@ class AudioTrack:
 
     def copy(self, packet: AudioPacket) -> list[AudioPacket]:
         """The output packets for an input packet; none if it lies too far before the start to matter."""
+        if packet.is_discard and self._is_audible:  # between two edits of MP4
+            return []
         time, duration = self._clock.time_packet(packet)
-        is_between_edits = packet.is_discard and self._is_audible  # not presented, and its time was already copied
-        if is_between_edits or not is_needed(self.source, time, duration):
+        if not is_needed(self.source, time, duration):
             return []
         self._is_audible |= not packet.is_discard
         self.end = max(self.end, time + duration - self._offset)

@@ -18,11 +18,12 @@ TRACK_UID, CODEC_DELAY = b"\x73\xc5\x88", b"\x56\xaa\x88"  # Matroska elements o
 
 
 class SampleClock:
-    """Computes the times of one stream's packets, which must be passed in order."""
+    """Computes the times of one stream's packets, which must be passed in order; they always increase."""
 
     def __init__(self, stream: AudioStream) -> None:
         self._codec = stream.codec_context
-        self._next: Fraction | None = None
+        self._last: Fraction | None = None  # start of the previous packet
+        self._next: Fraction | None = None  # its end
         if stream.start_time is not None and stream.time_base and self._codec.delay:
             self._next = stream.start_time * stream.time_base - Fraction(self._codec.delay, self._codec.sample_rate)
 
@@ -30,12 +31,13 @@ class SampleClock:
         """Start and duration in seconds, without end padding."""
         tick, time = packet.time_base, packet_time(packet)
         rate, samples = self._codec.sample_rate, samples_per_packet(packet, self._codec)
-        contiguous = time is None or (samples and self._next is not None and abs(time - self._next) <= tick * 3 / 2)
-        time = (self._next if contiguous else time) or Fraction(0)
+        repeats = time is not None and self._last is not None and time <= self._last  # or goes back
+        follows = samples and time is not None and self._next is not None and abs(time - self._next) <= tick * 3 / 2
+        time = (self._next if time is None or repeats or follows else time) or Fraction(0)
         duration = (packet.duration or 0) * tick
         if samples and (not duration or abs(duration - Fraction(samples, rate)) <= tick or end_padding(packet)):
             duration = Fraction(samples, rate)
-        self._next = time + duration
+        self._last, self._next = time, time + duration
         return time, duration - Fraction(end_padding(packet), rate)
 
 
