@@ -131,6 +131,21 @@ def test_chapters_and_subtitles_are_shifted_with_the_start(tmp_path: Path) -> No
         assert float(cue.pts * cue.time_base) == pytest.approx(0.2, abs=0.03)
 
 
+@pytest.mark.parametrize("kind", ["mp4", "mkv"])
+def test_subtitles_before_the_start_are_clipped(tmp_path: Path, kind: str) -> None:
+    plain = make(tmp_path / "plain.mp4", greys(10, 64, 96))
+    (tmp_path / "cues.srt").write_text(CUES)
+    codec = "mov_text" if kind == "mp4" else "srt"
+    inputs = ("-itsoffset", "0.85", "-i", plain, "-i", tmp_path / "cues.srt")
+    ffmpeg(*inputs, "-map", "0", "-map", "1", "-c", "copy", "-c:s", codec, tmp_path / f"in.{kind}")
+    write_extension(open_video(tmp_path / f"in.{kind}"), tmp_path / f"out.{kind}", NEW)
+    with av.open(str(tmp_path / f"out.{kind}")) as file:
+        cues = [packet for packet in file.demux(file.streams.subtitles[0]) if packet.size > 2]
+        times = [float(time * cue.time_base) for cue in cues for time in (cue.pts, cue.duration)]
+    assert [bytes(cue)[-5:] for cue in cues] == [b"Again"]
+    assert times == pytest.approx([0, 0.05], abs=0.002)
+
+
 def test_chapters_before_the_start_are_clipped() -> None:
     base = Fraction(1, 1000)
     chapters = [

@@ -39,9 +39,13 @@ class Subtitles:
         try:
             for packet in source.demux(*streams) if streams else ():
                 if packet.size and packet.pts is not None:
-                    time = max(Fraction(0), packet.pts * packet.time_base - self._offset)
-                    index = packet.stream.index
-                    ends[index] = time + (packet.duration or 0) * packet.time_base
+                    start, duration = packet.pts * packet.time_base - self._offset, packet.duration or 0
+                    end = start + duration * packet.time_base
+                    if end <= 0 < duration:  # over before the video starts
+                        continue
+                    time, index = max(Fraction(0), start), packet.stream.index
+                    packet.duration = round((end - time) / packet.time_base) if duration else 0
+                    ends[index] = max(end, time)
                     yield self._retarget(packet, index, time)
         except av.FFmpegError:  # the rest is damaged
             pass
