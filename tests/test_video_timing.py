@@ -177,6 +177,16 @@ def test_frame_rates_that_containers_cannot_hold_are_rejected(tmp_path: Path, ra
             check_extension(video, tmp_path / "out.mp4")
 
 
+def test_a_gif_counts_hundredths_of_a_second(tmp_path: Path) -> None:
+    video = with_times(tmp_path / "in.mkv", [0, 100, 104, 200, 300])
+    write_extension(video, tmp_path / "out.gif", NEW)
+    times = [0, 10, 11, 20, 30, 40, 50, 60, 70]
+    assert open_video(tmp_path / "out.gif").times == [Fraction(time, 100) for time in times]
+    fast = open_video(make(tmp_path / "fast.mp4", greys(12), ClipSpec(rate=Fraction(120))))
+    with pytest.raises(InputError, match="120 frames per second, more than 100"):
+        check_extension(fast, tmp_path / "out.gif")
+
+
 # The start
 
 

@@ -33,6 +33,7 @@ from pavdm_cli.video.write.writer import BaseWriter
 
 MIN_TICK = Fraction(1, 1_000_000)  # seconds; encoders do not accept finer timestamps
 MAX_RATE = 1000  # fps; Matroska's timestamps, and the length of an MP4, are milliseconds
+GIF_TICK = Fraction(1, 100)  # seconds
 MAX_GAP = 2**27  # ticks between frames; MP4's muxer may count in sixteenths of a tick, in 32 bits
 KEEP_ASPECT = (".mp4", ".mkv")  # PyAV cannot set the sample aspect ratio of WebM, and browsers ignore that of GIF
 
@@ -60,9 +61,10 @@ def check_extension(video: VideoInfo, path: str | os.PathLike[str], options: Ext
     """Reject outputs that cannot be written, before any slow work. Raises: InputError, OutputError, UsageError."""
     options, target = options or ExtensionOptions(), Path(path)
     check_not_input(video, target)
-    if video.rate > MAX_RATE:
-        hint = "convert it to a lower frame rate first"
-        raise InputError(f"{video.path} has {float(video.rate):g} frames per second, more than {MAX_RATE}", hint)
+    max_rate, other = (1 / GIF_TICK, ", or use -o x.mp4") if target.suffix.lower() == ".gif" else (MAX_RATE, "")
+    if video.rate > max_rate:
+        hint = f"convert it to a lower frame rate first{other}"
+        raise InputError(f"{video.path} has {float(video.rate):g} frames per second, more than {max_rate}", hint)
     if options.only_new:
         return
     with open_input(video.path, video.limits) as source:
@@ -185,7 +187,7 @@ def params_of_video(video: VideoInfo, suffix: str) -> VideoParams:
         aspect = square
     durations = {video.shortest_frame, video.longest_frame, video.last_duration}
     variable = durations != {1 / video.rate}  # or rounded: B-frames need exact times
-    tick = _tick(video)
+    tick = GIF_TICK if suffix == ".gif" else _tick(video)
     color_space = output_color_space(video.color_space, video.pixel_format)
     shortest = max(tick, min(video.shortest_frame, 1 / video.rate))
     return VideoParams(
