@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 from support.clips import ClipSpec, audio_only, bomb, corners, greys, make
+from support.extending import write_extension
 
 from pavdm_cli.errors import InputError
 from pavdm_cli.video import EncoderOptions, FrameReader, VideoWriter, open_video, read_last_frames
@@ -38,6 +39,22 @@ def test_damaged_packets_are_counted_and_skipped(tmp_path: Path) -> None:
     assert all(frame.shape == (48, 64, 3) for frame, _ in frames)
     times = [time for _, time in frames]
     assert times == sorted(set(times))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_video_with_damaged_frames_is_extended(tmp_path: Path, suffix: str) -> None:
+    frames = [np.roll(corners(), 2 * number, 1) for number in range(30)]
+    plain, path = make(tmp_path / "plain.mov", frames, ClipSpec("png", pixels="rgb24")), tmp_path / "in.mov"
+    damaged = {7, 8, 13, 20, 21, 22}
+    with av.open(str(plain)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0], opaque=True)
+        for number, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
+            copy = av.Packet(bytes(100)) if number in damaged else packet
+            copy.pts, copy.dts, copy.time_base, copy.stream = packet.pts, packet.dts, packet.time_base, stream
+            new.mux(copy)
+    write_extension(open_video(path), tmp_path / f"out{suffix}", frames[:3])
+    expected = [Fraction(number, 10) for number in range(33) if number not in damaged]
+    assert open_video(tmp_path / f"out{suffix}").times == expected
 
 
 def test_last_frames_are_complete_after_a_damaged_end(tmp_path: Path) -> None:

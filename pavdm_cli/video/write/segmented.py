@@ -105,13 +105,18 @@ class SegmentedEncoder:
         return target
 
     def _append(self, yuv: av.VideoFrame, time: int) -> None:
-        if len(self._waiting) >= MAX_CHUNK * self._min_frames:
+        if len(self._waiting) >= MAX_CHUNK * self._min_frames or (self._segment and self._is_late(time)):
             self._close_segment()
         if self._segment is None:
             self._segment = Segment(self._suffix, self.params, self.options, self._segments, self.comment)
         self._segment.encode(yuv, time)
         self._waiting.append((time, yuv))
         self._written, self._last_time = self._written + 1, time
+
+    def _is_late(self, time: int) -> bool:
+        """Whether frames are missing, such as damaged ones: across the gap, B-frames would be decoded too late."""
+        gap = (time - self._last_time) * self.params.tick
+        return not self.params.variable_frame_rate and gap > Fraction(3, 2) / self.params.rate
 
     def _close_segment(self) -> None:
         assert self._segment
