@@ -36,6 +36,7 @@ def test_an_input_with_a_long_name_is_continued_under_a_shorter_one(tmp_path: Pa
     assert name.endswith("-extended.mp4")
     assert name.startswith(stem[:60])
     assert (tmp_path / name).exists()
+    assert "\n5 frames, 2 of them new, in " in said.err
 
 
 def test_uncompressed_sound_is_written_to_matroska_unless_a_name_is_given(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import av
@@ -32,6 +33,8 @@ def test_a_resumed_video_has_the_same_bytes(suffix: str) -> None:
         assert (said.code, said.out) == (0, f"{cut / f'v.{suffix}'}\n"), said.err
         assert [path.name for path in cut.iterdir()] == [f"v.{suffix}"]
         assert (cut / f"v.{suffix}").read_bytes() == whole
+        (before,) = re.findall(r"^resuming after frame (\d+) of 34$", said.err, re.MULTILINE)
+        assert f"\n34 frames, {34 - int(before)} of them new, in " in said.err
 
 
 VARIANTS = {

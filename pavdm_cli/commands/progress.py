@@ -28,9 +28,13 @@ def extension_progress(source: Source, name: str, done_before: int = 0) -> Abstr
     return ui.progress(name, source.num_copied + source.frames, done=done_before)
 
 
-def print_speed(result: WriteResult, video_seconds: float, wall_seconds: float) -> None:
-    """Print the speed of a finished video, and its length if it was stopped."""
+def print_speed(result: WriteResult, video_seconds: float, wall_seconds: float, num_before: int = 0) -> None:
+    """Print the speed of a finished video, and its length if it was stopped.
+
+    num_before: frames that were copied, or written by an earlier run.
+    """
     if result.stopped:
         ui.info(f"stopped after {video_seconds:.1f} s of video")
-    speed = f"{result.frames / wall_seconds:.1f} frames/s"
-    ui.info(f"{pluralize(result.frames, 'frame')} in {wall_seconds:.1f} s, {speed}")
+    num_new = max(0, result.frames - num_before)
+    new = f", {num_new} of them new," if num_before else ""
+    ui.info(f"{pluralize(result.frames, 'frame')}{new} in {wall_seconds:.1f} s, {num_new / wall_seconds:.1f} frames/s")

@@ -30,10 +30,11 @@ def report(
     as_json: bool,
     missing: Sequence[int] = (),
     exit_code: int = INTERRUPTED,
+    num_before: int = 0,
 ) -> None:
     """Print the path to stdout. An interrupted video is reported on stderr, and on stdout only with --json.
 
-    missing: seeds not generated; exit_code: for an interrupted video.
+    missing: seeds not generated; exit_code: for an interrupted video; num_before: frames copied, or of an earlier run.
     """
     if result.path == STDOUT_PATH:
         return report_stream(result, video_seconds=video_seconds, wall_seconds=wall_seconds, exit_code=exit_code)
@@ -47,7 +48,7 @@ def report(
         raise typer.Exit(exit_code)
     for line in result.notes:
         ui.note(line)
-    print_speed(result, video_seconds, wall_seconds)
+    print_speed(result, video_seconds, wall_seconds, num_before)
     row = {
         "path": str(result.path),
         "frames": result.frames,

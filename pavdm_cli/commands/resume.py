@@ -99,7 +99,8 @@ def _continue(interrupted_video: InterruptedVideo, force: bool, keep_state: bool
             extension_source.new_duration if extension_source and not result.stopped else result.frames / rate
         )
         wall = time.monotonic() - start_time
-        report(result, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
+        before, code = checkpoint.file.written, stop.exit_code
+        report(result, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=code, num_before=before)
 
 
 def _progress(

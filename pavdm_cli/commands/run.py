@@ -198,8 +198,8 @@ def extend_video(
             control = RunControl(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
             result = write_extension(config, model, source, replace(request.output, path=path), control)
         length = float(result.frames / source.video.rate if result.stopped else source.new_duration)
-        wall = time.monotonic() - start_time
-        report(result, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=stop.exit_code)
+        wall, before, code = time.monotonic() - start_time, source.num_copied, stop.exit_code
+        report(result, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=code, num_before=before)
 
 
 def _read_start_image(request: Request) -> StillImage | None:
