@@ -65,8 +65,8 @@ def main(words: Sequence[str] | None = None) -> None:
     if not args.report_only:
         run(args)
     if args.report:
-        rows = [row for row in runs.read_rows([args.output]) if row["seconds"] == args.seconds]
-        replace_section(args.report, "\n".join([BEGIN, *section_lines(rows), END]), (BEGIN, END))
+        lines = section_lines(runs.read_rows([args.output]))
+        replace_section(args.report, "\n".join([BEGIN, *lines, END]), (BEGIN, END))
         print(args.report)
 
 
@@ -136,7 +136,19 @@ class Timer:
 
 
 def section_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The section of the document, from rows of one length."""
+    """The section of the document: one part for each length of videos and its weights, the longest first."""
+    groups = sorted({(-row["seconds"], row["weights"]) for row in rows})
+    parts = [[row for row in rows if (-row["seconds"], row["weights"]) == group] for group in groups]
+    return [
+        "Means; in parentheses the paired difference to one chunk with its 95 % interval, where that excludes 0.",
+        "",
+        *(line for part in parts for line in (*part_lines(part), "")),
+        *(f"- *{column.title}*: {column.description}." for column in COLUMNS),
+    ]
+
+
+def part_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each configuration, from rows of the same weights and length."""
     arms: dict[str, dict[int, Mapping[str, Any]]] = {name: {} for name in ARMS}
     for row in rows:
         measurement = row["measurement"]
@@ -147,13 +159,10 @@ def section_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     title = f"{len(seeds)} prompts of {rows[0]['seconds']:g} s, the same in every arm"
     return [
         f"{title}; weights {rows[0]['weights']}, commit {', '.join(commits)}.",
-        "Means; in parentheses the paired difference to one chunk with its 95 % interval, where that excludes 0.",
         "",
         f"| context | {' | '.join(heads)} |",
         "|---" * (len(heads) + 1) + "|",
         *(arm_line(name, arms[name], arms["1"]) for name in ARMS if arms[name]),
-        "",
-        *(f"- *{column.title}*: {column.description}." for column in COLUMNS),
     ]
 
 

@@ -33,7 +33,7 @@ def test_videos_are_made_once_and_reported(context: Any, tmp_path: Path, capsys:
         ("1", {"context": 1, "sink": 0, "repeat_positions": True}),
         ("2 + sink, in order", {"context": 2, "sink": 1, "repeat_positions": False}),
     ]
-    assert all(row["chunk_ms"] > 0 and row["measurement"]["chunk_frames"] == 4 for row in stored)
+    assert all(row["chunk_ms"] > 0 and row["measurement"]["chunk_frames"] == 2 for row in stored)
     capsys.readouterr()
     context.main([*words, "--arms", "1", "2 + sink, in order", "--report", str(document)])
     assert capsys.readouterr().err == ""  # nothing was generated again
@@ -70,7 +70,11 @@ def test_only_significant_differences_to_one_chunk_are_shown(context: Any) -> No
     rows = [row("1", seed, drift) for seed, drift in enumerate(scenes)]
     rows += [row("2", seed, drift - 0.05 - 0.001 * seed) for seed, drift in enumerate(scenes)]
     rows += [row("4", seed, drift + (0.02 if seed % 2 else -0.02)) for seed, drift in enumerate(scenes)]
-    lines = {line.split("|")[1].strip(): line.split("|")[2] for line in context.section_lines(rows) if "|" in line}
+    rows += [row("2", seed, 0.7) | {"seconds": 60.0} for seed in range(3)]  # another part
+    text = context.section_lines(rows)
+    second = next(number for number, line in enumerate(text) if line.startswith("3 prompts of 60 s"))
+    assert text[2].startswith("4 prompts of 600 s")
+    lines = {line.split("|")[1].strip(): line.split("|")[2] for line in text[:second] if "|" in line}
     assert lines["1"].strip() == lines["4"].strip() == "0.25"
     assert lines["2"].strip().startswith("0.199 (-0.0515 (-0.05")
 

@@ -144,12 +144,16 @@ def test_an_export_has_whole_videos_and_clips_of_two_seconds(tmp_path: Path) -> 
 
 
 def test_chunk_boundaries_are_known_only_for_generated_videos(tmp_path: Path) -> None:
-    def frames(**metadata: object) -> int | None:
+    def frames(**metadata: object) -> tuple[int, int] | None:
         return stored_chunk_frames(write(tmp_path / f"{len(list(tmp_path.iterdir()))}.mp4", clean(count=2), **metadata))
 
     generated = {"prompt": "p", "seed": 1, "model": "pocket", "method": "pa", "chunk": 2, "window": 12}
-    assert frames(**generated) == 4
-    assert frames(**generated | {"method": "rw"}) == 24
+    small, large = {"size": "96x64", "fps": 8}, {"size": "192x128", "fps": 16}
+    assert frames(**generated, **small) == (4, 4)
+    assert frames(**generated | {"method": "rw"}, **small) == (24, 24)
+    assert frames(**generated, **large) == (7, 8)
+    assert frames(**generated, **large, warmup=4) == (8, 8)
+    assert frames(**generated | {"model": "wan2.1-t2v-1.3b", "chunk": 3}) == (9, 12)
     assert (
         frames(**generated, source="v.mp4") is frames(**generated | {"model": "unknown"}) is frames(prompt="p") is None
     )

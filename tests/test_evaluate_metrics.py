@@ -120,6 +120,7 @@ def test_the_boundary_ratio_is_one_without_jumps_and_none_without_boundaries() -
     assert boundary_ratio(np.full(39, 0.02), 4) == pytest.approx(1, abs=0.05)
     jumps = np.where(np.arange(1, 40) % 4 == 0, 0.06, 0.02)
     assert boundary_ratio(jumps, 4) == pytest.approx(3, abs=0.2)
+    assert boundary_ratio(jumps[1:], 4, first_chunk=3) == pytest.approx(3, abs=0.2)
     assert boundary_ratio(jumps, None) is boundary_ratio(jumps[:2], 4) is None
 
 

@@ -202,7 +202,16 @@ def run_real(study: Study, seeds: Sequence[int], rows: Path, log: Log) -> None:
 
 def rendered_metadata() -> dict[str, Any]:
     """Metadata with which a rendered video is measured like those of pocket: chunk boundaries and ground truth."""
-    return {"model": POCKET.name, "method": "pa", "chunk": POCKET.chunk, "window": POCKET.window}
+    spec = POCKET.at(**POCKET_FORMAT)
+    size = f"{spec.size[1]}x{spec.size[0]}"
+    return {
+        "model": spec.name,
+        "method": "pa",
+        "chunk": spec.chunk,
+        "window": spec.window,
+        "size": size,
+        "fps": spec.fps,
+    }
 
 
 def write_video(

@@ -53,11 +53,15 @@ def measure(
     video: VideoInfo,
     *,
     chunk_frames: int | None = None,
+    first_chunk: int | None = None,
     flow: bool = False,
     world: WorldMeter | None = None,
     on_progress: Callable[[int], object] = lambda count: None,
 ) -> Measurement:
-    """Measure every frame of a video, also with `world`; calls `on_progress` with 1 after each. Raises: InputError."""
+    """Measure every frame of a video, also with `world`; calls `on_progress` with 1 after each.
+
+    first_chunk: frames of the first chunk, if other than `chunk_frames`. Raises: InputError.
+    """
     meter, scenes = FrameMeter(float(video.rate), flow), SceneCounter(float(video.rate))
     for frame, _ in FrameReader(video):
         meter.add(frame)
@@ -67,7 +71,7 @@ def measure(
         on_progress(1)
     series, fps = meter.series, float(video.rate)
     count = len(series["brightness"])
-    metrics = {"scenes": float(scenes.finish())} | summarize(series, chunk_frames)
+    metrics = {"scenes": float(scenes.finish())} | summarize(series, chunk_frames, first_chunk)
     metrics |= {f"drift_{name}": drift(series[name]) for name in APPEARANCE}
     metrics |= {f"slope_{name}": slope(clip_means(series[name], fps)) for name in APPEARANCE}
     clips = {name: clip_means(series[name], fps).round(6).tolist() for name in series.values}
@@ -78,7 +82,9 @@ def measure(
     return Measurement(*properties, metrics | world_metrics, clips | world_clips, features, spans)
 
 
-def summarize(series: FrameSeries, chunk_frames: int | None = None) -> dict[str, float | None]:
+def summarize(
+    series: FrameSeries, chunk_frames: int | None = None, first_chunk: int | None = None
+) -> dict[str, float | None]:
     """Metrics of the whole video; those of optical flow only where the series has them."""
     change = series["change"]
     if not len(change):
@@ -87,7 +93,7 @@ def summarize(series: FrameSeries, chunk_frames: int | None = None) -> dict[str,
         "dynamics": float(change.mean()),
         "frozen": float((change < FROZEN).mean()),
         "largest_jump": float(change.max() / (np.median(change) + EPSILON)),
-        "boundary_ratio": boundary_ratio(change, chunk_frames),
+        "boundary_ratio": boundary_ratio(change, chunk_frames, first_chunk),
         "min_color_similarity": float(series["color_similarity"].min()),
         "flicker": second_difference(series["brightness"]),
         "shake": shake(series),
@@ -99,11 +105,11 @@ def summarize(series: FrameSeries, chunk_frames: int | None = None) -> dict[str,
     return metrics
 
 
-def boundary_ratio(change: Values, chunk_frames: int | None) -> float | None:
+def boundary_ratio(change: Values, chunk_frames: int | None, first_chunk: int | None = None) -> float | None:
     """Mean change across chunk boundaries over that inside chunks; None without boundaries."""
     if chunk_frames is None or chunk_frames < 2 or len(change) < chunk_frames:
         return None
-    at_boundary = np.arange(1, len(change) + 1) % chunk_frames == 0
+    at_boundary = (np.arange(1, len(change) + 1) - (first_chunk or chunk_frames)) % chunk_frames == 0
     return float(change[at_boundary].mean() / (change[~at_boundary].mean() + EPSILON))
 
 
