@@ -34,6 +34,7 @@ def test_videos_are_made_once_and_reported(context: Any, tmp_path: Path, capsys:
         ("2 + sink, in order", {"context": 2, "sink": 1, "repeat_positions": False}),
     ]
     assert all(row["chunk_ms"] > 0 and row["measurement"]["chunk_frames"] == 4 for row in stored)
+    assert all(row["measurement"]["features"] == [] for row in stored)  # which no part of the report needs
     capsys.readouterr()
     context.main([*words, "--arms", "1", "2 + sink, in order", "--report", str(document)])
     assert capsys.readouterr().err == ""  # nothing was generated again

@@ -72,9 +72,8 @@ def test_the_end_of_a_loop_made_again_leads_to_its_start_too() -> None:
     assert pavdm("redo", "v.mp4", "--from", "4s", "--seed", 5, "-o", "new.mp4").code == 0
     frames, original = decoded_frames(Path("new.mp4")), decoded_frames(Path("v.mp4"))
     made(*RED, "--frames", FRAMES, "--seed", 5, name="other.mp4")
-    change = [
-        np.abs(end.astype(int) - original[0]).mean() for end in (frames[-1], decoded_frames(Path("other.mp4"))[-1])
-    ]
+    ends = frames[-1], decoded_frames(Path("other.mp4"))[-1]
+    change = [np.abs(end.astype(int) - original[0]).mean() for end in ends]
     assert change[0] < change[1]
 
 

@@ -13,6 +13,7 @@ from support.extending import write_extension
 
 from pavdm_cli.video import EncoderOptions, ExtensionOptions, FrameReader, VideoWriter, open_video
 from pavdm_cli.video.color_space import read_chroma_location
+from pavdm_cli.video.matroska_header import matroska_header
 from pavdm_cli.video.write.encode import VideoParams
 from pavdm_cli.video.write.external import ExternalEncoder, find_ffmpeg
 
@@ -117,7 +118,7 @@ def test_written_videos_have_left_chroma_location(tmp_path: Path, suffix: str, s
     for plane, expected in list(zip(planes(decoded(writer.path)[0]), reference(*size), strict=True))[1:]:
         assert np.abs(shift(plane, expected)).max() < 0.03
     with av.open(str(writer.path)) as file:
-        assert read_chroma_location(file.streams.video[0]) == "left"
+        assert read_chroma_location(matroska_header(file.streams.video[0])) == "left"
 
 
 @pytest.mark.skipif(not find_ffmpeg(), reason="no external ffmpeg")

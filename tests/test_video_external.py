@@ -7,10 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from support.clips import EXACT
+from support.decoding import decoded_frames
 
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.video import EncoderOptions, VideoWriter, read_metadata
@@ -97,8 +97,7 @@ def test_a_missing_configured_ffmpeg_is_a_usage_error(tmp_path: Path) -> None:
 def test_an_external_ffmpeg_writes_the_same_as_pyav(tmp_path: Path, suffix: str, encoder: str) -> None:
     path = tmp_path / f"clip{suffix}"
     write(path, np.full((20, 48, 64, 3), (200, 30, 60), np.uint8), EncoderOptions(encoder=encoder))
-    with av.open(str(path)) as file:
-        frames = [frame.to_ndarray(format="rgb24", interpolation=EXACT, threads=1) for frame in file.decode(video=0)]
+    frames = decoded_frames(path, interpolation=EXACT)
     assert len(frames) == 20
     assert max(np.abs(frame.astype(int) - (200, 30, 60)).max() for frame in frames) <= 2
     assert read_metadata(path) == {"seed": 3}

@@ -114,7 +114,7 @@ def test_cropping_by_the_container_is_applied(tmp_path: Path, suffix: str) -> No
     add_clean_aperture(path)
     video, upright = open_video(path), np.rot90(corners())
     assert (video.width, video.height) == (48, 64)
-    assert video.notes() == ["cropped as the file says", "rotated upright"]
+    assert video.notes() == ["cropped as the container specifies", "rotated upright"]
     assert close(read(path)[0], upright)
     write_extension(video, tmp_path / f"out{suffix}", [upright] * 2)
     assert all(close(frame, upright) for frame in read(tmp_path / f"out{suffix}"))

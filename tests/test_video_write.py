@@ -16,6 +16,7 @@ import av
 import numpy as np
 import pytest
 from support.clips import EXACT
+from support.decoding import decoded_frames
 
 from pavdm_cli.errors import InputError, OutputError, UsageError
 from pavdm_cli.video import SUFFIXES, EncoderOptions, VideoWriter, partial_path, read_metadata
@@ -33,9 +34,8 @@ def solid(colour: tuple[int, int, int], count: int = 6, size: tuple[int, int] = 
     return np.full((count, *size, 3), colour, np.uint8)
 
 
-def decode(path: Path) -> list[np.ndarray]:
-    with av.open(str(path)) as file:
-        return [frame.to_ndarray(format="rgb24", interpolation=EXACT, threads=1) for frame in file.decode(video=0)]
+def decode(path: Path) -> np.ndarray:
+    return decoded_frames(path, interpolation=EXACT)
 
 
 def playable(path: Path) -> int:

@@ -233,10 +233,10 @@ def add_row(rows: Path, arm: str, seed: int, path: Path, values: Mapping[str, An
         open_video(path), MeasureOptions(flow=True, features=features), ResultsFile(None), lambda count, name: None
     )
     row = {"schema": SCHEMA, **environment(), "arm": arm, "seed": seed, **values}
-    stored_measurement = replace(measurement, path=f"{arm}/{path.name}").to_json()
+    measurement = replace(measurement, path=f"{arm}/{path.name}", features=measurement.features if features else [])
     drop_truncated_line(rows)
     with rows.open("a") as file:
-        file.write(json.dumps(row | {"measurement": stored_measurement}) + "\n")
+        file.write(json.dumps(row | {"measurement": measurement.to_json()}) + "\n")
 
 
 def drop_truncated_line(rows: Path) -> None:

@@ -92,6 +92,7 @@ def stored_chunk_frames(path: Path) -> tuple[int, int] | None:
     shorter if the VAE's first latent stands for fewer frames, and no warm-up precedes it.
     """
     from pavdm_cli.generation.metadata import valid_fields
+    from pavdm_cli.generation.request import parse_size
     from pavdm_cli.models.registry import find
 
     try:
@@ -99,8 +100,8 @@ def stored_chunk_frames(path: Path) -> tuple[int, int] | None:
         if "source" in metadata or "image" in metadata:
             return None
         model = find(metadata["model"])
-        width, height = (int(side) for side in metadata["size"].split("x")) if "size" in metadata else (0, 0)
-        layout = model.layout((height, width) if width else model.spec.size, metadata.get("fps", model.spec.fps))
+        size = parse_size(metadata["size"]) if "size" in metadata else model.spec.size
+        layout = model.layout(size, metadata.get("fps", model.spec.fps))
         latents = metadata["window" if metadata["method"] in ("rn", "rw") else "chunk"]
         frames = latents * layout.frames_per_latent
         if frames.denominator > 1 or frames < 2:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import av
-from av.video.stream import VideoStream
+
+from pavdm_cli.video.matroska_header import read_integer
 
 UNSPECIFIED = 2  # as primaries, transfer or matrix (ITU-T H.273)
 BT709, BT470BG, SMPTE170M, BT2020 = 1, 5, 6, 9  # BT470BG and SMPTE170M are the same matrix, that of BT.601
@@ -15,7 +15,7 @@ SWSCALE_MATRICES = (BT709, 4, BT470BG, SMPTE170M, 7, BT2020, 10)  # those that s
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 HD_HEIGHT = 720  # players assume BT.709 for untagged video of at least this height, BT.601 below
 
-MKV_COLOUR, MKV_SITING_X, MKV_SITING_Y = b"\x55\xb0", b"\x55\xb7\x81", b"\x55\xb8\x81"  # EBML element IDs
+MKV_COLOUR, MKV_SITING_X, MKV_SITING_Y = b"\x55\xb0", b"\x55\xb7", b"\x55\xb8"  # EBML element IDs
 CHROMA_LOCATIONS = {(1, 2): "left", (2, 2): "center", (1, 1): "topleft", (2, 1): "top"}
 
 
@@ -75,26 +75,11 @@ def can_pass_through(frame: av.VideoFrame, output: ColorSpace, chroma_location: 
     )
 
 
-def read_chroma_location(stream: VideoStream) -> str:
-    """Where the stream's chroma samples lie; untagged streams are taken as "left", the default of current codecs."""
-    colour = matroska_header(stream).partition(MKV_COLOUR)[2]
-    return CHROMA_LOCATIONS.get((_read_byte(colour, MKV_SITING_X), _read_byte(colour, MKV_SITING_Y)), "left")
+def read_chroma_location(header: bytes) -> str:
+    """Where the chroma samples of a stream with this Matroska header lie.
 
-
-def matroska_header(stream: VideoStream) -> bytes:
-    """A Matroska header for the stream, to read what PyAV does not expose; empty for raw video, which has none."""
-    header = io.BytesIO()
-    try:
-        with av.open(header, "w", format="matroska", options={"fflags": "+bitexact"}) as container:
-            container.add_stream_from_template(stream, opaque=True)
-            container.start_encoding()
-    except (ValueError, av.FFmpegError):
-        return b""
-    return header.getvalue()
-
-
-def _read_byte(master: bytes, element: bytes) -> int:
-    """The one-byte value of an element of a Colour master (whose length takes one byte), or 0 if it is absent."""
-    body = master[1 : 1 + (master[:1] or b"\0")[0] & 0x7F]
-    value = body.partition(element)[2][:1]
-    return value[0] if value else 0
+    Untagged streams are taken as "left", the default of current codecs.
+    """
+    size, *colour = header.partition(MKV_COLOUR)[2] or b"\x80"  # its length takes one byte
+    body = bytes(colour[: size & 0x7F])
+    return CHROMA_LOCATIONS.get((read_integer(body, MKV_SITING_X), read_integer(body, MKV_SITING_Y)), "left")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from av.video.stream import VideoStream
-
-from pavdm_cli.video.color_space import matroska_header
+from pavdm_cli.video.matroska_header import read_integer
 from pavdm_cli.video.write.encode import Frame
 
 # IDs of Matroska's elements
@@ -34,20 +32,11 @@ class Cropping:
 
     def note(self) -> str:
         """A note for the user, empty if nothing changes."""
-        return "cropped as the file says" if self != Cropping() else ""
+        return "cropped as the container specifies" if self != Cropping() else ""
 
 
-def read_cropping(stream: VideoStream, width: int, height: int) -> Cropping:
-    """The stream's cropping; none if nothing of a decoded frame of this size would be left.
-
-    PyAV does not expose it, so a Matroska header is written for the stream and parsed.
-    """
-    video = matroska_header(stream).partition(CODEC_PRIVATE)[0]
-    cropping = Cropping(**{side: _read_integer(video, element) for side, element in CROP_ELEMENTS.items()})
+def read_cropping(header: bytes, height: int, width: int) -> Cropping:
+    """The cropping of a stream with this Matroska header; none if nothing would be left of a frame of this size."""
+    video = header.partition(CODEC_PRIVATE)[0]
+    cropping = Cropping(**{side: read_integer(video, element) for side, element in CROP_ELEMENTS.items()})
     return cropping if min(cropping.displayed_size(height, width)) > 0 else Cropping()
-
-
-def _read_integer(data: bytes, element: bytes) -> int:
-    """The value of an element of one or two bytes, or 0 if it is absent."""
-    length, *value = data.partition(element)[2][:3] or b"\x80"
-    return int.from_bytes(value[: length & 3])

@@ -22,6 +22,7 @@ from pavdm_cli.video.io.cropping import Cropping, read_cropping
 from pavdm_cli.video.io.input import HINT, Limits, check_input, open_input
 from pavdm_cli.video.io.orientation import Orientation, read_orientation
 from pavdm_cli.video.io.timing import frame_rate, last_frame_duration, scan_packets
+from pavdm_cli.video.matroska_header import matroska_header
 
 TOO_LARGE = "cut or shrink it first"
 
@@ -166,7 +167,8 @@ def _probe(source: InputContainer, stream: VideoStream, path: Path, limits: Limi
         raise InputError(f"{path} has no frame of up to {limits.pixels} pixels that can be decoded", HINT)
     orientation = read_orientation(frame)
     aspect = _sample_aspect_ratio(stream)
-    cropping = read_cropping(stream, frame.width, frame.height)
+    header = matroska_header(stream)
+    cropping = read_cropping(header, frame.height, frame.width)
     height, width = cropping.displayed_size(frame.height, frame.width)
     size = (height, width) if orientation.transposed else (width, height)
     return VideoInfo(
@@ -180,7 +182,7 @@ def _probe(source: InputContainer, stream: VideoStream, path: Path, limits: Limi
         bit_depth=frame.format.components[0].bits,
         hdr={PQ: "PQ", HLG: "HLG"}.get(frame.color_trc, ""),
         wide_gamut=frame.color_primaries == BT2020,
-        color_space=frame_color_space(frame, read_chroma_location(stream)),
+        color_space=frame_color_space(frame, read_chroma_location(header)),
         cropping=cropping,
         orientation=orientation,
         audio_codecs=tuple(_codec_name(audio) for audio in source.streams.audio),

@@ -15,7 +15,7 @@ from pavdm_cli.video.color_space import ColorSpace
 from pavdm_cli.video.io.info import VideoInfo
 from pavdm_cli.video.io.input import open_input
 from pavdm_cli.video.io.orientation import ROTATIONS
-from pavdm_cli.video.write.extras import stream_title
+from pavdm_cli.video.stream_tags import stream_title
 
 Description = dict[str, Any]
 PRIMARIES = {1: "bt709", 4: "bt470m", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020", 11: "dci-p3"} | {

@@ -98,7 +98,7 @@ class ExtensionWriter(BaseWriter[SegmentedEncoder | GifEncoder]):
             self._stack = stack.pop_all()
 
     def _count_new_frames(self) -> int:
-        """Those written by an interrupted run, by their times: of damaged packets, fewer frames were copied."""
+        """New frames of an interrupted run, from their times: fewer input frames were copied if packets are damaged."""
         since_end = self._last_tick * self._params.tick - self._end
         return 0 if since_end < -self._params.tick else round(since_end * self.video.rate) + 1
 

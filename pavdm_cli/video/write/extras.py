@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 from av.container import OutputContainer
 from av.stream import AttachmentStream, Stream
 
+from pavdm_cli.video.stream_tags import stream_title
 from pavdm_cli.video.write.mp4_cover import append_covers
 
 COVER_FORMATS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpeg"}  # by first bytes
-MADE_UP_PREFIXES, MADE_UP_SUFFIXES = ("Core Media ", "ISO Media file "), ("Handler", "Handle")  # of MP4's handlers
 SPARSE_STREAMS = {"max_interleave_delta": "1000000"}  # microseconds that video is buffered for the next subtitle
 
 
@@ -74,14 +73,6 @@ def copy_stream_tags(source: Stream, target: Stream) -> None:
     target.metadata.update({"language": tags["language"]} if "language" in tags else {})
     target.metadata.update({"title": title} if title else {})
     target.disposition = source.disposition
-
-
-def stream_title(metadata: Mapping[str, str]) -> str:
-    """The title in a stream's tags, or empty: MP4 has a name, and the name of a handler, which muxers often make up."""
-    tags = {key.lower(): value for key, value in metadata.items()}
-    handler = tags.get("handler_name", "")
-    is_made_up = handler.startswith(MADE_UP_PREFIXES) or handler.endswith(MADE_UP_SUFFIXES)
-    return tags.get("title") or tags.get("name") or ("" if is_made_up else handler)
 
 
 def detect_cover_format(data: bytes) -> str:
