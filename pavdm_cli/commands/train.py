@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,7 @@ def denoiser(
     teacher: options.Teacher = None,
     shift: options.Shift = 1.0,
     object_weight: options.ObjectWeight = 0.0,
+    max_context: options.MaxContext = 1,
     fill_batches: options.FillBatches = False,
     sheet_minutes: options.Sheets = 20.0,
     data: options.Data = None,
@@ -96,9 +98,8 @@ def denoiser(
 ) -> None:
     """Train a transformer for progressive levels (paper section 3.5); prints the path of the weights.
 
-    Pocket, from scratch: first --method base, like Open-Sora; then --method pa with --init; then, to halve
-    the cost of a step, guidance distillation: --init with those weights, --distill-guidance 3.3 and a low
-    --learning-rate.
+    Pocket, from scratch: first --method base, like Open-Sora; then --method pa with --init; then, to halve the cost of
+    a step, guidance distillation: --init with those weights, --distill-guidance 3.3 and a low --learning-rate.
 
     Other models, on your own videos, which are encoded once:
     pavdm train denoiser --init opensora-v1.2 --data VIDEOS -d runs/mine, then
@@ -118,7 +119,7 @@ def denoiser(
     if model and data:
         _finetune(train_options, _finetune_fields(context.params, model), model, method)
         return
-    objective = runs.Objective(method, distill_guidance, window, shift, object_weight, fill_batches, teacher)
+    objective = runs.Objective(**{field.name: context.params[field.name] for field in fields(runs.Objective)})
     _train_pocket(train_options, lambda: runs.denoiser_task(train_options, objective, vae, clips, _clip_progress()))
 
 

@@ -135,6 +135,16 @@ ObjectWeight = Annotated[
         rich_help_panel=POCKET_PANEL,
     ),
 ]
+MaxContext = Annotated[
+    int,
+    typer.Option(
+        "--context",
+        min=1,
+        help="Windows have 1 to N chunks of clean context; half of the longer ones begin with the clip's first chunk.",
+        metavar="N",
+        rich_help_panel=POCKET_PANEL,
+    ),
+]
 FillBatches = Annotated[
     bool,
     typer.Option(

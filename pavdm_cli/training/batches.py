@@ -24,6 +24,7 @@ from pavdm_cli.training.losses import Batch
 from pavdm_cli.training.pocket.latent_pool import Clips, captions
 
 CAPTION_DROPOUT = 0.1
+SINK_PROBABILITY = 0.5  # of a context of several chunks
 METHODS = ("base", "pa", "rw")
 
 
@@ -42,6 +43,7 @@ class BatchConfig:
     stages: StageProbabilities = DEFAULT_STAGES
     latents: int = 0  # length of the windows of base and rw; 0: a full window after a chunk of context
     fill_batches: bool = False  # more samples of short windows, up to the latents of `batch_size` full ones
+    max_context: int = 1  # chunks of clean context; a window of pa has 1 to this many
 
     @property
     def full_window(self) -> int:
@@ -70,6 +72,7 @@ class Crop:
     timesteps: Tensor  # (B, T)
     context: int  # clean latents at the start
     clean_end: int = 0  # clean latents at the end, in a window that rejoins a video
+    sink: int = 0  # of the context, latents replaced by the first ones of the clip (attention sink)
 
     @property
     def ranges(self) -> list[tuple[int, slice]]:
@@ -98,13 +101,14 @@ def sample_crop(config: BatchConfig, clips: int, length: int, rng: Rng) -> Crop:
     indices = [rng.python.randrange(clips) for _ in range(config.batch_size)]
     window = sample_window_stage(config.diagonal, rng.python, config.stages) if config.method == "pa" else None
     context, clean_end = (config.diagonal.chunk if clean else 0 for clean in _clean_ends(window))
+    context, sink = _sample_context(config, context, rng.python)
     noisy = window.chunks * config.diagonal.chunk if window else config.latents or config.full_window
     samples = config.samples(context + noisy + clean_end)
     indices += [rng.python.randrange(clips) for _ in range(samples - len(indices))]
     timesteps = nn.functional.pad(_sample_timesteps(config, window, noisy, samples, rng), (context, clean_end))
     max_position = (length - timesteps.shape[1]) // config.crop_multiple
     starts = [config.crop_multiple * rng.python.randint(0, max_position) for _ in indices[:samples]]
-    return Crop(indices[:samples], starts, timesteps, context, clean_end)
+    return Crop(indices[:samples], starts, timesteps, context, clean_end, sink)
 
 
 def make_batch(config: BatchConfig, crop: Crop, latents: Tensor, rng: Rng) -> Batch:
@@ -131,6 +135,7 @@ def sample_batch(config: BatchConfig, clips: Clips, pool: Tensor, step: int) -> 
     rng = batch_rng(config, step)
     crop = sample_crop(config, len(pool), pool.shape[1], rng)
     latents = torch.stack([pool[clip, latent_range] for clip, latent_range in crop.ranges]).float()
+    latents[:, : crop.sink] = pool[crop.clips, : crop.sink].float()
     batch = make_batch(config, crop, latents, rng)
     dropped = sample_caption_dropout(len(latents), rng)
     return CaptionedBatch(batch, captions(clips, crop.clips, rng.python), dropped, crop)
@@ -148,6 +153,15 @@ def augmentation_noise(context: Tensor, max_std: float, rng: torch.Generator) ->
 def _clean_ends(window: WindowStage | None) -> tuple[bool, bool]:
     """Whether a clean chunk precedes the noisy latents, and whether one follows them."""
     return (window.has_context, window.rejoins) if window else (False, False)
+
+
+def _sample_context(config: BatchConfig, context: int, rng: random.Random) -> tuple[int, int]:
+    """A random length of the context of a window that has one, and how many of its latents are a sink."""
+    if not context or config.max_context == 1:
+        return context, 0
+    chunks = rng.randint(1, config.max_context)
+    has_sink = chunks > 1 and rng.random() < SINK_PROBABILITY
+    return context * chunks, context * has_sink
 
 
 def _sample_timesteps(config: BatchConfig, window: WindowStage | None, latents: int, samples: int, rng: Rng) -> Tensor:

@@ -74,6 +74,7 @@ class Objective:
     object_weight: float = 0.0
     fill_batches: bool = False
     teacher: Path | None = None  # weights to distill; None: the initial weights
+    max_context: int = 1  # largest number of clean chunks before a window
 
     @property
     def metadata(self) -> dict[str, object]:
@@ -94,6 +95,12 @@ class Objective:
             raise UsageError(
                 f"--window must be at most {clip_latents}, got {self.window}", "that is the length of the clips"
             )
+        max_context = clip_latents // SPEC.chunk - SPEC.window // SPEC.chunk
+        if self.max_context > max_context:
+            hint = f"clips have {clip_latents} latents, a window {SPEC.window}, a chunk {SPEC.chunk}"
+            raise UsageError(f"--context must be at most {max_context}, got {self.max_context}", hint)
+        if self.max_context > 1 and self.method != "pa":
+            raise UsageError("--context needs --method pa", "omit --context")
         if self.shift != 1 and self.method != "base":
             raise UsageError("--shift only applies to --method base", "omit --shift")
         if self.teacher is not None and self.distill_guidance is None:
@@ -160,6 +167,7 @@ def _batch_config(objective: Objective, batch_size: int) -> BatchConfig:
         stages=POCKET_STAGES,
         latents=objective.window or 0,
         fill_batches=objective.fill_batches,
+        max_context=objective.max_context,
     )
 
 
