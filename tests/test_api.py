@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import typer.main
-from support.clips import greys, make
+from support.clips import grays, make
 from support.command import pavdm
 from support.decoding import decoded_frames
 
@@ -182,7 +182,7 @@ def test_a_video_says_what_it_is_and_what_its_prompt_leaves_out() -> None:
 
 
 def test_a_continuation_notes_what_it_sees(tmp_path: Path) -> None:
-    source = make(tmp_path / "tall.mp4", greys(3, 64, 36))
+    source = make(tmp_path / "tall.mp4", grays(3, 64, 36))
     video = pavdm_cli.extend(source, "a red ball", frames=4, device="cpu")
     assert "after " in repr(video)
     assert any("sees only the center" in line for line in video.notes)

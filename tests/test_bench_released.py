@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from support.requests import make_request
-from test_stdit import TINY, randomised
+from test_stdit import TINY, randomized
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,7 +29,7 @@ FPS = 24.0
 
 @pytest.fixture(scope="module")
 def network() -> STDiT:
-    return randomised(STDiT(TINY)).requires_grad_(False)
+    return randomized(STDiT(TINY)).requires_grad_(False)
 
 
 def latents(frames: int, width: int = 4) -> Tensor:
@@ -58,7 +58,7 @@ def test_the_released_operations_give_our_velocity(network: STDiT, overlap: int,
 
 
 def test_attention_is_fused_where_a_sequence_is_longer_than_their_number_and_agrees(network: STDiT) -> None:
-    exact = randomised(STDiT(TINY)).double().requires_grad_(False)
+    exact = randomized(STDiT(TINY)).double().requires_grad_(False)
     window = torch.randn(2, 6, 3, 16, 16, dtype=torch.float64)  # 64 tokens of 12 frames: fused over space
     base, ours = both(exact, None)
     torch.testing.assert_close(base(window, LEVELS, None).double(), ours(window, LEVELS, None), rtol=0, atol=2e-6)

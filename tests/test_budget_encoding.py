@@ -7,7 +7,7 @@ from dataclasses import astuple, replace
 
 import pytest
 import torch
-from support.clips import greys, make
+from support.clips import grays, make
 from support.command import pavdm
 from support.models import meta_of
 from support.tiers import integration
@@ -114,7 +114,7 @@ def test_the_vae_over_time_takes_three_of_its_widest_tensors_and_less_than_any_s
 
 @pytest.mark.integration
 def test_what_going_on_from_a_clip_takes_is_planned_and_nothing_is_loaded_or_written(folder, monkeypatch, tmp_path):
-    clip = make(tmp_path / "v.mp4", greys(30, 64, 72))
+    clip = make(tmp_path / "v.mp4", grays(30, 64, 72))
     monkeypatch.setattr(pipeline, "open_model", None)
     monkeypatch.chdir(tmp_path)
     words = ("extend", clip, "-p", "a fox", "--model", folder, "--size", "72x64", "--device", "cpu", "--plan")

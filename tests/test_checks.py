@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from support.clips import greys, make
+from support.clips import grays, make
 
 from pavdm_cli.attention import BACKENDS
 from pavdm_cli.models.execution import ATTENTION
@@ -76,7 +76,7 @@ def line(name: str, words: list[str]) -> list[str]:
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, str, bool, float]]:
     """Every mistake made in one process."""
     folder = tmp_path_factory.mktemp("mistakes")
-    make(folder / "v.mp4", greys(9))
+    make(folder / "v.mp4", grays(9))
     lines = [line(name, words) for name, (words, _) in MISTAKES.items()]
     outcomes = dict(zip(MISTAKES, run_lines(lines, folder), strict=True))
     assert [path.name for path in Path(folder).iterdir()] == ["v.mp4"]

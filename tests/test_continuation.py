@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.clips import ClipSpec, greys, make
+from support.clips import ClipSpec, grays, make
 from support.command import pavdm
 from support.requests import make_request
 
@@ -29,7 +29,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("stem", ["x" * 240, "長" * 80])
 def test_an_input_with_a_long_name_is_continued_under_a_shorter_one(tmp_path: Path, stem: str) -> None:
-    make(tmp_path / f"{stem}.mp4", greys(3))
+    make(tmp_path / f"{stem}.mp4", grays(3))
     said = pavdm("extend", f"{stem}.mp4", *WORDS)
     assert said.code == 0
     name = said.out.strip()
@@ -40,7 +40,7 @@ def test_an_input_with_a_long_name_is_continued_under_a_shorter_one(tmp_path: Pa
 
 
 def test_uncompressed_sound_is_written_to_matroska_unless_a_name_is_given(tmp_path: Path) -> None:
-    make(tmp_path / "in.mov", greys(3), ClipSpec(audio="pcm_s24le"))
+    make(tmp_path / "in.mov", grays(3), ClipSpec(audio="pcm_s24le"))
     said = pavdm("extend", "in.mov", *WORDS)
     assert (said.code, said.out.strip()) == (0, "in-extended.mkv")
     assert "note: written as .mkv, which can copy pcm_s24le audio" in said.err
@@ -52,7 +52,7 @@ def test_uncompressed_sound_is_written_to_matroska_unless_a_name_is_given(tmp_pa
 
 
 def test_the_new_frames_alone_have_a_name_of_their_own(tmp_path: Path) -> None:
-    make(tmp_path / "in.mp4", greys(3))
+    make(tmp_path / "in.mp4", grays(3))
     names = [pavdm("extend", "in.mp4", *WORDS, "--only-new").out.strip() for _ in range(2)]
     assert names == ["in-continuation.mp4", "in-continuation-2.mp4"]
 
@@ -71,7 +71,7 @@ def test_the_new_frames_alone_have_a_name_of_their_own(tmp_path: Path) -> None:
 def test_another_shape_than_the_model_makes_is_noted(
     size: tuple[int, int], aspect: Fraction, model: str, enlarged: str, tmp_path: Path
 ) -> None:
-    source = make(tmp_path / "in.mp4", greys(3, *size), ClipSpec(aspect=Fraction(aspect)))
+    source = make(tmp_path / "in.mp4", grays(3, *size), ClipSpec(aspect=Fraction(aspect)))
     request = make_request("", model=model, frames=4, device="cpu", seed=1, extension=Extension(source))
     lines = extend.shape_notes(resolve(request), extend.open_source(request))
     assert len(lines) == bool(enlarged)
@@ -79,13 +79,13 @@ def test_another_shape_than_the_model_makes_is_noted(
 
 
 def test_a_tall_video_is_noted_when_it_is_extended(tmp_path: Path) -> None:
-    make(tmp_path / "tall.mp4", greys(3, 64, 36))
+    make(tmp_path / "tall.mp4", grays(3, 64, 36))
     said = pavdm("extend", "tall.mp4", *WORDS, "--plan")
     assert "note: pocket makes frames of 96x64 and sees only the center of this 36x64 video" in said.err
 
 
 def test_a_frame_every_half_hour_is_refused(tmp_path: Path) -> None:
-    make(tmp_path / "in.mkv", greys(3), ClipSpec(times=[0, 2002, 4004]))
+    make(tmp_path / "in.mkv", grays(3), ClipSpec(times=[0, 2002, 4004]))
     said = pavdm("extend", "in.mkv", *WORDS)
     assert said.code == 3
     assert "shows a frame every 2002 s" in said.err
@@ -102,7 +102,7 @@ def test_a_frame_shown_for_several_frames_of_the_source_is_one_object():
 def write_generated(path: Path, **metadata: object) -> Path:
     """A short video with the metadata of one that pavdm generated."""
     with VideoWriter(path, 96, 64, 8, metadata={"pavdm": "1", "prompt": "a red ball", **metadata}) as writer:
-        writer.write(np.stack(greys(3, 64, 96)))
+        writer.write(np.stack(grays(3, 64, 96)))
     return path
 
 
@@ -139,7 +139,7 @@ def test_settings_that_are_not_given_are_those_of_the_video(
 
 
 def test_a_video_of_another_origin_is_continued_by_the_default_model(tmp_path: Path) -> None:
-    source = make(tmp_path / "in.mp4", greys(3))
+    source = make(tmp_path / "in.mp4", grays(3))
     assert extend.inherit_settings({"model": None}, source) == {"model": "pocket"}
     assert extend.inherit_settings({}, tmp_path / "missing.mp4") == {"model": "pocket"}
 

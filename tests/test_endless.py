@@ -125,7 +125,7 @@ def test_a_scheduler_s_stop_is_an_interruption_that_resumes_without_an_end() -> 
 @ON_POSIX
 @pytest.mark.integration
 def test_a_continuation_without_an_end() -> None:
-    clips.make(Path("in.mp4"), clips.greys(30, 64, 96), clips.ClipSpec(audio="aac"))
+    clips.make(Path("in.mp4"), clips.grays(30, 64, 96), clips.ClipSpec(audio="aac"))
     result = stopped("extend", "in.mp4", "-p", SEA[1], *QUICK, "--seconds", "forever", "-o", "out.mp4")
     assert result.code == 0, result.err
     video, stored = decoded_frames("out.mp4"), read_metadata(Path("out.mp4"))
@@ -239,7 +239,7 @@ def test_who_stopped_is_known(number: int, by_user: bool) -> None:
 
 
 def test_a_plan_without_an_end_is_for_a_minute_and_says_so() -> None:
-    clips.make(Path("in.mp4"), clips.greys(30, 64, 96))
+    clips.make(Path("in.mp4"), clips.grays(30, 64, 96))
     for words in (SEA, ("extend", "in.mp4", "-p", SEA[1], *QUICK)):
         assert "\ntime (estimate, per minute of video)\n" in pavdm(*words, "--seconds", "forever", "--plan").out
         time = json.loads(pavdm(*words, "--seconds", "forever", "--plan", "--json").out)["time"]

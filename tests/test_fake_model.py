@@ -167,7 +167,7 @@ def test_a_training_step_changes_its_weights_and_the_result_is_a_model(folder: P
     (folder / "videos").mkdir()
     frames = [np.full((64, 72, 3), 8 * number, np.uint8) for number in range(30)]
     clips.make(folder / "videos" / "one.mp4", frames)
-    (folder / "videos" / "one.txt").write_text("a grey wall")
+    (folder / "videos" / "one.txt").write_text("a gray wall")
     words = (
         "--data",
         "videos",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.models import OPENSORA
-from support.tiny import randomised
+from support.tiny import randomized
 from test_train_loop import assert_identical, checkpoint, ignore, stop_after
 from test_train_losses import CASES, GOLDEN, SMALL, recorded
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ def model_of(stdit: STDiT) -> LoadedOpenSora:
 
 
 def make_task(dataset: LatentDataset, method: str = "pa", windows: int = 2, **changed: Any) -> FinetuneTask:
-    stdit = randomised(STDiT(TINY))
+    stdit = randomized(STDiT(TINY))
     stdit.rope.requires_grad_(False)
     config = BatchConfig(
         method, Diagonal(30, 2, 5), windows, noise_augmentation=0.0, timestep_shift=SHIFT, crop_multiple=5, causal=False

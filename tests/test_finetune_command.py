@@ -58,13 +58,13 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
     published.write(folder / "tiny")
     (folder / "videos" / "inner").mkdir(parents=True)
     for number, name in enumerate(CAPTIONS):
-        frames = clips.greys(9, 48, 64)[number:] * 3
+        frames = clips.grays(9, 48, 64)[number:] * 3
         clips.make(folder / "videos" / name, frames[:18], clips.ClipSpec(rate=Fraction(12)))
     rows = "".join(f"{name},{caption}\n" for name, caption in CAPTIONS.items())
     (folder / "videos" / "captions.csv").write_text(f"path,text\n{rows}gone.mp4,nothing\n")
     (folder / "videos" / "broken.mp4").write_bytes(b"no video" * 9)
     (folder / "videos" / "broken.txt").write_text("rain")
-    clips.make(folder / "videos" / "silent.mp4", clips.greys(2), clips.ClipSpec())
+    clips.make(folder / "videos" / "silent.mp4", clips.grays(2), clips.ClipSpec())
     new_studio = Studio(folder, CommandResult(1, "", ""))
     new_studio.result = pavdm(*new_studio.command("straight"))
     return new_studio
@@ -143,7 +143,7 @@ def test_a_run_resumes_identically_in_two_processes(studio, monkeypatch):
     assert stored[0]["step"] == stored[1]["step"] == STEPS
     assert_close(stored[0]["model"], stored[1]["model"])
     assert_close(stored[0]["average"], stored[1]["average"])
-    moments = [checkpoint["optimisers"][0]["state"] for checkpoint in stored]
+    moments = [checkpoint["optimizers"][0]["state"] for checkpoint in stored]
     assert moments[0].keys() == moments[1].keys()
     for index in moments[0]:
         assert moments[0][index].keys() == moments[1][index].keys()

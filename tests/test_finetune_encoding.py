@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.clips import ClipSpec, greys, make
+from support.clips import ClipSpec, grays, make
 from torch import Tensor
 
 from pavdm_cli.errors import PavdmError
@@ -32,7 +32,7 @@ from pavdm_cli.training.finetune.encoding import (
 
 FORMAT = LatentFormat(size=(16, 24), fps=5, frames=4, latents=2, vae="a VAE")
 CPU = torch.device("cpu")
-STEP = 8  # in brightness between frames of `greys`, which start at 20
+STEP = 8  # in brightness between frames of `grays`, which start at 20
 
 
 class Means:
@@ -72,7 +72,7 @@ def cache(tmp_path: Path) -> Cache:
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
     """22 frames at 10 fps: two clips of 4 frames at 5 fps, and a remainder."""
-    return make(tmp_path / "v.mp4", greys(22, 32, 48), ClipSpec())
+    return make(tmp_path / "v.mp4", grays(22, 32, 48), ClipSpec())
 
 
 def encode(cache: Cache, *videos: Path, advance: Callable[[int], None] = lambda done: None) -> int:
@@ -97,7 +97,7 @@ def test_a_long_video_gives_consecutive_clips_at_the_target_rate(cache, video):
 
 def test_clips_follow_timestamps_rather_than_frame_numbers(cache, tmp_path):
     times = [Fraction(k, 10) if k < 8 else Fraction(k - 4, 5) for k in range(14)]  # half the rate from 0.8 s on
-    path = make(tmp_path / "v.mkv", greys(14, 32, 48), ClipSpec(times=times))
+    path = make(tmp_path / "v.mkv", grays(14, 32, 48), ClipSpec(times=times))
     encode(cache, path)
     assert numbers(cache, path, 0) == pytest.approx([1, 5], abs=0.15)
     assert numbers(cache, path, 1) == pytest.approx([8.5, 10.5], abs=0.15)
@@ -112,7 +112,7 @@ def test_videos_with_a_lower_frame_rate_repeat_frames(tmp_path, video):
 
 
 def test_videos_without_clips_report_why(cache, tmp_path):
-    short = make(tmp_path / "short.mp4", greys(7, 32, 48), ClipSpec())
+    short = make(tmp_path / "short.mp4", grays(7, 32, 48), ClipSpec())
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video" * 50)
     assert probe_video(cache, short).error == "shorter than 0.8 s: it has 0.7 s"
@@ -139,7 +139,7 @@ def test_changed_videos_are_encoded_again_but_renamed_ones_not(cache, video):
     encode(cache, video)
     new_path = video.rename(video.with_name("w.mp4"))
     assert encode(Cache(cache.folder, FORMAT, ""), new_path) == 0
-    make(video, [frame + 20 for frame in greys(22, 32, 48)], ClipSpec())
+    make(video, [frame + 20 for frame in grays(22, 32, 48)], ClipSpec())
     assert encode(Cache(cache.folder, FORMAT, ""), video) == 2
 
 

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from support.clips import greys
+from support.clips import grays
 from support.command import pavdm
 
 from pavdm_cli.commands.info import redo_command, stored_flags
@@ -31,7 +31,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def written(count: int, suffix: str, **metadata: object) -> VideoWriter:
     """A video in the making, with some of its frames."""
     writer = VideoWriter(f"my v.{suffix}", 64, 48, 8, ASKED | metadata)
-    writer.write(greys(count))
+    writer.write(grays(count))
     writer.flush()
     return writer
 
@@ -84,7 +84,7 @@ def test_the_commands_of_a_video_redone_thrice_follow_each_other() -> None:
     redo = [{"source": source, "first": 0, "end": 24, "seed": 2, "prompt": "a red ball"} for source in sources]
     with VideoWriter("third.mp4", 64, 48, 8, metadata=ASKED | {"redo": redo}) as writer:
         for _ in range(24):
-            writer.write(greys(1))
+            writer.write(grays(1))
     words = [shlex.split(line) for line in pavdm("info", "third.mp4").out.splitlines()[-4:]]
     assert [command[command.index("-o") + 1 :] if "-o" in command else [] for command in words] == [
         ["v.mp4"],
@@ -99,7 +99,7 @@ def test_an_extended_video_tells_its_own_frames_from_the_model_s() -> None:
     metadata = ASKED | {"source": "in.mov", "frames": 20, "copied": 4, "fps": 8}
     with VideoWriter("more.mp4", 64, 48, 30, metadata={"pavdm": "1"} | metadata) as writer:
         for _ in range(24):
-            writer.write(greys(1))
+            writer.write(grays(1))
     rows = dict(line.split(maxsplit=1) for line in pavdm("info", "more.mp4").out.splitlines() if " " in line)
     assert rows["fps"] == "8, of the model"
     assert rows["frames"] == "20 added, at 30 fps"

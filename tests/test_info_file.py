@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import pytest
 from PIL import Image
-from support.clips import ClipSpec, corners, greys, make
+from support.clips import ClipSpec, corners, grays, make
 from support.command import pavdm
 
 from pavdm_cli.video import VideoWriter
@@ -36,7 +36,7 @@ def rows(name: str = "v.mp4") -> list[tuple[str, str]]:
 
 
 def test_info_shows_size_rate_duration_codecs_and_audio():
-    make(Path("v.mp4"), greys(30), ClipSpec(audio="aac", seconds=2.5))
+    make(Path("v.mp4"), grays(30), ClipSpec(audio="aac", seconds=2.5))
     fields = dict(rows())
     assert fields["duration"] == "3.0 s, 30 frames"
     assert fields["video"] == "h264, 64x48, 10 fps"
@@ -49,7 +49,7 @@ def test_info_shows_size_rate_duration_codecs_and_audio():
 
 
 def test_info_reports_missing_audio():
-    make(Path("v.mkv"), greys(5))
+    make(Path("v.mkv"), grays(5))
     assert dict(rows("v.mkv"))["audio"] == "none"
     assert facts("v.mkv")["audio"] == []
 
@@ -72,7 +72,7 @@ def test_info_shows_the_rotation(turn, mirrored, size, expected):
 
 def test_info_shows_bit_depth_color_space_and_aspect_ratio():
     hdr = ClipSpec(codec="hevc", pixels="yuv420p10le", color_space=(9, 16, 9), aspect=Fraction(4, 3))
-    make(Path("v.mp4"), greys(4), hdr)
+    make(Path("v.mp4"), grays(4), hdr)
     fields = facts()
     assert (fields["codec"], fields["pixel_format"], fields["bit_depth"]) == ("hevc", "yuv420p10le", 10)
     assert fields["color_space"] == {
@@ -88,13 +88,13 @@ def test_info_shows_bit_depth_color_space_and_aspect_ratio():
 
 def test_info_shows_a_variable_frame_rate():
     times = [Fraction(n, 10) for n in (0, 1, 2, 3, 7, 8)]
-    make(Path("v.mkv"), greys(6), ClipSpec(times=times))
+    make(Path("v.mkv"), grays(6), ClipSpec(times=times))
     assert facts("v.mkv")["variable_frame_rate"] is True
     assert "variable" in dict(rows("v.mkv"))["video"]
 
 
 def test_info_shows_all_audio_and_subtitle_streams():
-    make(Path("v.mkv"), greys(5), ClipSpec(audio="aac"))
+    make(Path("v.mkv"), grays(5), ClipSpec(audio="aac"))
     Path("s.srt").write_text("1\n00:00:00,000 --> 00:00:00,400\nhello\n\n")
     with av.open("v.mkv") as source, av.open("s.srt") as words, av.open("two.mkv", "w") as file:
         picture, sound = source.streams.video[0], source.streams.audio[0]
@@ -115,7 +115,7 @@ def test_info_shows_all_audio_and_subtitle_streams():
 
 def test_info_shows_generation_parameters_and_the_file():
     with VideoWriter("v.mp4", 64, 48, 8, {"prompt": "a red ball", "seed": 3, "frames": 8}) as writer:
-        writer.write(greys(8))
+        writer.write(grays(8))
     lines = pavdm("info", "v.mp4").out.splitlines()
     assert lines[0].split(maxsplit=1) == ["prompt", "a red ball"]
     assert "duration   1.0 s, 8 frames" in lines
@@ -145,7 +145,7 @@ def test_durations_are_seconds_below_a_minute_and_hours_minutes_seconds_above(se
 def test_only_damaged_metadata_is_reported(comment, code, monkeypatch):
     monkeypatch.setattr("pavdm_cli.video.write.writer.to_comment", lambda metadata: comment)
     with VideoWriter("v.mp4", 96, 64, 8) as file:
-        file.write(greys(8, 64, 96))
+        file.write(grays(8, 64, 96))
     result = pavdm("info", "v.mp4")
     assert (result.code, "metadata that cannot be read" in result.err) == (code, code == 3)
     result = pavdm("extend", "v.mp4", "-p", "a red ball", "--seconds", "1", "--plan")
@@ -154,7 +154,7 @@ def test_only_damaged_metadata_is_reported(comment, code, monkeypatch):
 
 @pytest.mark.parametrize(("count", "size"), [(1, (66, 50)), (5, (330, 50)), (30, (396, 200))])
 def test_a_contact_sheet_has_up_to_24_frames(count: int, size: tuple[int, int]) -> None:
-    make(Path("v.mp4"), greys(count))
+    make(Path("v.mp4"), grays(count))
     code, _, err = pavdm("info", "v.mp4", "--sheet", "v.png")
     assert (code, err) == (0, "contact sheet: v.png\n")
     with Image.open("v.png") as image:
@@ -163,6 +163,6 @@ def test_a_contact_sheet_has_up_to_24_frames(count: int, size: tuple[int, int]) 
 
 @pytest.mark.parametrize(("name", "code"), [("v.jpg", 2), ("no/v.png", 4)])
 def test_a_contact_sheet_that_cannot_be_written_is_one_line(name: str, code: int) -> None:
-    make(Path("v.mp4"), greys(3))
+    make(Path("v.mp4"), grays(3))
     result = pavdm("info", "v.mp4", "--sheet", name)
     assert (result.code, result.out, result.err.count("\n")) == (code, "", 2)

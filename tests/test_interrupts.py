@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.clips import greys, make
+from support.clips import grays, make
 from support.command import pavdm
 
 from pavdm_cli.generation import write, write_extension
@@ -127,7 +127,7 @@ def test_a_second_interrupt_tells_what_is_kept(at: str, tmp_path: Path, monkeypa
 def test_an_interrupt_while_the_input_is_copied_keeps_nothing(
     presses: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make(tmp_path / "in.mp4", greys(60, 64, 96))
+    make(tmp_path / "in.mp4", grays(60, 64, 96))
     monkeypatch.chdir(tmp_path)
     copy = ExtensionWriter.copy_input
 
@@ -148,7 +148,7 @@ def test_an_interrupt_while_the_input_is_copied_keeps_nothing(
 def test_a_copy_that_was_killed_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with VideoWriter("a.partial.mp4", 96, 64, 10, {"pavdm": "1", "copied": 173, "source": "in.mp4"}) as writer:
-        writer.write(greys(12, 64, 96))
+        writer.write(grays(12, 64, 96))
     result = pavdm("extend", "a.partial.mp4", "-p", "a red ball", "--frames", "12")
     assert result.code == 3
     assert "an incomplete copy of in.mp4" in result.err

@@ -7,7 +7,7 @@ import json
 import sys
 
 import pytest
-from support.clips import greys, make
+from support.clips import grays, make
 from support.command import pavdm
 
 from pavdm_cli.pocket_world.vocabulary import PHRASES
@@ -36,7 +36,7 @@ def test_the_length_of_the_video_and_the_time_it_took_are_told_apart():
 
 @pytest.mark.parametrize(("words", "seconds"), [((), 2.4 + 1.2), (("--only-new",), 1.2)])
 def test_a_continuation_counts_what_is_in_its_file(words, seconds, tmp_path):
-    make(tmp_path / "v.mp4", greys(24))  # at 10 frames/s
+    make(tmp_path / "v.mp4", grays(24))  # at 10 frames/s
     row = json.loads(pavdm("extend", "v.mp4", "-p", "a red ball", *QUICK, *words).out)
     assert row["video_seconds"] == pytest.approx(seconds)
 

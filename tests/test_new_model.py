@@ -51,6 +51,6 @@ def test_a_foreign_part_is_named_wherever_the_model_is_listed(tmp_path: Path, kn
 
 
 def test_a_spec_without_precisions_runs_in_float32():
-    fields = {name: getattr(SPEC, name) for name in ("licence", "folder", "size", "fps", "window", "chunk", "steps")}
+    fields = {name: getattr(SPEC, name) for name in ("license", "folder", "size", "fps", "window", "chunk", "steps")}
     spec = ModelSpec(name="new", description="", trained_steps=6, guidance=1.0, method="pa", **fields)
     assert spec.precisions_on("cpu") == spec.precisions_on("cuda") == ("fp32",)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from support.clips import greys, make
+from support.clips import grays, make
 from support.command import pavdm
 from support.models import MODELS
 from support.tiers import integration
@@ -48,7 +48,7 @@ def test_options_that_pocket_cannot_follow_are_rejected_even_at_their_default(li
 @pytest.mark.parametrize("command", ["generate", "extend"])
 def test_what_makes_no_difference_to_pocket_is_a_note(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    make(tmp_path / "v.mp4", greys(9))
+    make(tmp_path / "v.mp4", grays(9))
     line = {"generate": ["a red ball"], "extend": ["v.mp4", "-p", "a red ball"]}[command]
     code, out, err = pavdm(command, *line, "--text-device", "cpu", "--plan", "--device", "cpu")
     assert (code, "total on cpu" in out) == (0, True)
@@ -168,7 +168,7 @@ def test_every_option_that_a_foreign_name_stands_for_exists() -> None:
     ],
 )
 def test_an_option_without_effect_is_rejected(words: tuple[str, ...], says: str, tmp_path: Path) -> None:
-    make(tmp_path / "v.mp4", greys(9))
+    make(tmp_path / "v.mp4", grays(9))
     code, _, err = pavdm(*words, folder=tmp_path)
     assert (code, says in err) == (2, True), err
 

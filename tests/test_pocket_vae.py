@@ -188,7 +188,7 @@ def test_training_frames_are_a_function_of_the_step_and_no_scene_comes_twice(mon
     assert min(seeds) >= 1_000_000  # below are those it is judged by
 
 
-def test_training_normalises_latents_by_their_own_statistics():
+def test_training_normalizes_latents_by_their_own_statistics():
     vae = tiny_vae().train()
     codes = vae.encode_frames(training.batch(FrameSampling(SIZE, batch=16), step=0).coded.frames.flatten(0, 1))
     torch.testing.assert_close(codes.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.clips import greys
+from support.clips import grays
 from support.command import CommandResult, pavdm
 
 from pavdm_cli.pocket_world.prompt import format_prompt
@@ -83,7 +83,7 @@ def test_extend_under_a_new_short_prompt_keeps_what_that_leaves_out(short: Comma
 def test_a_stored_caption_of_another_kind_counts_for_nothing(folder: Path, caption: object) -> None:
     path = folder / "odd.mp4"
     writer = VideoWriter(path, 96, 64, 8, {"pavdm": "0.1.0", "prompt": "a kite", "caption": caption})
-    writer.write(greys(9, 64, 96))
+    writer.write(grays(9, 64, 96))
     writer.finish()
     assert pavdm("info", path).code == 0
     done = pavdm("extend", path, "--seed", "3", "-o", folder / f"on-{caption!s:.2}.mp4", "--force", *QUICK)

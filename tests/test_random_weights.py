@@ -127,7 +127,7 @@ def test_a_blank_prompt_is_rejected_for_every_model(model, text):
         resolve(make_request(text, model=model))
 
 
-def test_normalisation_is_that_of_the_recorded_weights():
+def test_normalization_is_that_of_the_recorded_weights():
     vae = init_random(lambda: OpenSoraVAE(VAE), CPU, torch.float32, latent_statistics())
     assert vae.scale.flatten().tolist() == pytest.approx([3.85, 2.32, 2.33, 3.06])
     assert vae.shift.flatten().tolist() == pytest.approx([-0.10, 0.34, 0.27, 0.98])

@@ -40,7 +40,7 @@ def redo(*words: object, name: str = "new.mp4") -> str:
 @pytest.mark.parametrize("rate", [8, 25])
 def test_of_an_extended_video_the_new_part_is_made_again_and_the_sound_stays(rate: int) -> None:
     spec = clips.ClipSpec(audio="aac", rate=clips.Fraction(rate), crf=20)
-    clips.make(Path("in.mp4"), clips.greys(3 * rate, 64, 96), spec)
+    clips.make(Path("in.mp4"), clips.grays(3 * rate, 64, 96), spec)
     made("extend", "in.mp4", "-p", "a red ball", *SAMPLED, "--steps", 6, "--seconds", 10, name="v.mp4")
     said = redo("v.mp4", "--from", "7s", "--to", "8s")
     first, end = span_of(said)
@@ -122,7 +122,7 @@ def fake(path: str = "v.mp4", frames: int = FRAMES, crf: int = 18, **changes: An
     metadata = {name: value for name, value in (stored | changes).items() if value is not None}
     with VideoWriter(path, 96, 64, 8, metadata, EncoderOptions(crf=crf)) as writer:
         for number in range(0, frames, 4):
-            writer.write(clips.greys(frames, 64, 96)[number : number + 4])
+            writer.write(clips.grays(frames, 64, 96)[number : number + 4])
 
 
 REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
@@ -151,7 +151,7 @@ def test_what_cannot_be_made_again_is_refused_before_a_model_is_loaded(
 
 
 def test_files_of_other_programs_parts_and_gifs_are_refused() -> None:
-    clips.make(Path("foreign.mp4"), clips.greys(20), clips.ClipSpec())
+    clips.make(Path("foreign.mp4"), clips.grays(20), clips.ClipSpec())
     fake("v.gif")
     fake("w.mp4")
     shutil.copy("w.mp4", "w.partial.mp4")

@@ -80,7 +80,7 @@ def test_a_vae_with_units_of_latents_resumes_inside_one(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("only_new", [False, pytest.param(True, marks=MORE)])
 @pytest.mark.integration
 def test_an_extension_resumes_with_the_input_and_its_sound(only_new: bool) -> None:
-    clips.make(Path("in.mp4"), clips.greys(60, 64, 96), clips.ClipSpec(audio="aac"))
+    clips.make(Path("in.mp4"), clips.grays(60, 64, 96), clips.ClipSpec(audio="aac"))
     words = ("extend", "in.mp4", "-p", "a red ball", *SAMPLED, "--steps", 6, "--frames", 30)
     cuts = snapshots(*words, *["--only-new"] * only_new, name="v.mp4")
     said = pavdm("resume", cuts[1] / "v.partial.mp4")

@@ -21,7 +21,7 @@ from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn
 
 
 def video(path: Path, frames: int) -> Path:
-    return clips.make(path / f"{frames}.mp4", clips.greys(frames, 64, 96), clips.ClipSpec(rate=Fraction(8)))
+    return clips.make(path / f"{frames}.mp4", clips.grays(frames, 64, 96), clips.ClipSpec(rate=Fraction(8)))
 
 
 def said(path: Path, frames: int, start: str = "noised", **how: object) -> list[str]:

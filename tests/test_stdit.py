@@ -16,7 +16,7 @@ XL2 = STDiTConfig(hidden=1152, depth=28, heads=16, in_channels=4, out_channels=8
 CLEAN, NOISY, BATCH = 2, 3, 2
 
 
-def randomised(model: STDiT) -> STDiT:
+def randomized(model: STDiT) -> STDiT:
     """Every parameter and buffer random: nothing starts at zero and hides a mistake."""
     generator = torch.Generator().manual_seed(3)
     for weight in model.state_dict().values():
@@ -26,7 +26,7 @@ def randomised(model: STDiT) -> STDiT:
 
 @pytest.fixture(scope="module")
 def model() -> STDiT:
-    return randomised(STDiT(TINY).double())
+    return randomized(STDiT(TINY).double())
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_every_weight_learns_within_three_steps(video: Tensor) -> None:
 
 
 def test_bfloat16_autocast_stays_close(video: Tensor) -> None:
-    model = randomised(STDiT(TINY))
+    model = randomized(STDiT(TINY))
     case = (video.float(), LEVELS, table(model), words(model))
     exact = model(*case, clean=CLEAN)
     with torch.autocast("cpu", torch.bfloat16):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from support.tiny import POCKET, VAE_CONFIG, randomised, tiny_pocket, tiny_vae
+from support.tiny import POCKET, VAE_CONFIG, randomized, tiny_pocket, tiny_vae
 from torch import Tensor
 
 from pavdm_cli.errors import ModelError, OutputError
@@ -263,7 +263,7 @@ def test_a_half_written_file_never_replaces_a_good_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoint, "save_file", full)
     with pytest.raises(OutputError, match=r"cannot write .*vae\.safetensors: .*No space left") as excinfo:
-        checkpoint.save(randomised(PocketVAE(VAE_CONFIG), seed=9), path, {})
+        checkpoint.save(randomized(PocketVAE(VAE_CONFIG), seed=9), path, {})
     assert excinfo.value.exit_code == 4
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -278,7 +278,7 @@ def test_a_file_is_put_in_place_in_one_move_or_not_at_all(tmp_path, monkeypatch)
 
     monkeypatch.setattr("os.replace", refused)
     with pytest.raises(OutputError, match="Permission denied"):
-        checkpoint.save(randomised(PocketVAE(VAE_CONFIG), seed=9), path, {})
+        checkpoint.save(randomized(PocketVAE(VAE_CONFIG), seed=9), path, {})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -296,4 +296,4 @@ def test_an_interrupt_while_writing_leaves_nothing_half(tmp_path, monkeypatch):
 
 def test_a_folder_that_is_not_there_is_one_clear_error(tmp_path):
     with pytest.raises(OutputError, match="cannot write"):
-        checkpoint.save(randomised(Pocket(POCKET)), tmp_path / "nowhere" / "denoiser.safetensors", {})
+        checkpoint.save(randomized(Pocket(POCKET)), tmp_path / "nowhere" / "denoiser.safetensors", {})

@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 import torch
 from support.models import MODELS
-from support.tiny import POCKET, randomised
+from support.tiny import POCKET, randomized
 from torch import Tensor
 
 from pavdm_cli.errors import UsageError
@@ -28,7 +28,7 @@ SHAPE = (2, 4, 4, 4, 6)
 
 @pytest.fixture(scope="module")
 def teacher() -> Pocket:
-    return randomised(Pocket(POCKET)).double()
+    return randomized(Pocket(POCKET)).double()
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_dropped_prompts_are_distilled_without_guidance(teacher, batch):
 
 
 def test_context_has_no_loss_and_the_teacher_no_gradient(teacher, batch):
-    student = randomised(Pocket(POCKET), seed=4).double()
+    student = randomized(Pocket(POCKET), seed=4).double()
     frozen = Teacher(teacher, 1.5)
     loss = distance(student, frozen, batch)
     loss.sum().backward()
@@ -91,7 +91,7 @@ def test_context_has_no_loss_and_the_teacher_no_gradient(teacher, batch):
 
 
 def test_training_moves_the_student_towards_the_teacher(teacher, batch):
-    student = randomised(Pocket(POCKET)).double()
+    student = randomized(Pocket(POCKET)).double()
     optimizer, losses = torch.optim.Adam(student.parameters(), 2e-3), []
     for _ in range(60):
         loss = distance(student, Teacher(teacher, 1.5), batch).mean()
@@ -111,7 +111,7 @@ def settings(folder: Path, init: Path | None) -> runs.TrainOptions:
 
 
 def test_distilled_weights_cannot_be_a_teacher(tmp_path):
-    path = checkpoint.save(randomised(Pocket(POCKET)), tmp_path / "denoiser.safetensors", {"guided": 1.5})
+    path = checkpoint.save(randomized(Pocket(POCKET)), tmp_path / "denoiser.safetensors", {"guided": 1.5})
     with pytest.raises(UsageError, match=r"already distilled, for a guidance scale of 1\.5"):
         runs.denoiser_task(settings(tmp_path, path), runs.Objective("pa", 1.5), None, 1, fail_if_rendered)
     with pytest.raises(UsageError, match="needs a teacher"):

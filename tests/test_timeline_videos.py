@@ -142,7 +142,7 @@ def test_an_extension_counts_from_its_beginning_and_continues_the_last_prompt() 
 def test_an_extension_without_words_has_no_prompt_to_change(tmp_path: Path) -> None:
     from support import clips
 
-    clips.make(tmp_path / "in.mp4", clips.greys(30, 64, 96))
+    clips.make(tmp_path / "in.mp4", clips.grays(30, 64, 96))
     result = pavdm("extend", "in.mp4", "--frames", 12, *QUICK[:-4], "--at", "0.1s", DAY)
     assert (result.code, "needs an initial prompt" in result.err) == (2, True)
 

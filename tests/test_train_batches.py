@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from support.tiny import SIZE, randomised, tiny_vae
+from support.tiny import SIZE, randomized, tiny_vae
 from torch import Tensor
 
 from pavdm_cli.errors import OutputError
@@ -189,7 +189,7 @@ def test_clips_of_other_settings_are_rendered_again(change, tmp_path):
 def test_latents_of_another_vae_are_encoded_again(tmp_path):
     encoded_counts: list[int] = []
     load_or_encode(tmp_path / "clips.safetensors", TINY, tiny_vae(), encoded_counts.append)
-    load_or_encode(tmp_path / "clips.safetensors", TINY, randomised(tiny_vae(), seed=8), encoded_counts.append)
+    load_or_encode(tmp_path / "clips.safetensors", TINY, randomized(tiny_vae(), seed=8), encoded_counts.append)
     assert encoded_counts == [3, 3]
 
 

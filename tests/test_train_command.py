@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.command import CommandResult, pavdm
-from support.tiny import POCKET, VAE_CONFIG, randomised
+from support.tiny import POCKET, VAE_CONFIG, randomized
 from torch import Tensor
 
 from pavdm_cli import ui
@@ -29,8 +29,8 @@ TINY = ["--steps", "3", "--batch-size", "1", "--device", "cpu"]
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """A folder with weights of a tiny VAE and a tiny denoiser."""
-    store.save(randomised(PocketVAE(VAE_CONFIG)), tmp_path / "vae.safetensors", {})
-    store.save(randomised(Pocket(POCKET)), tmp_path / "denoiser.safetensors", {})
+    store.save(randomized(PocketVAE(VAE_CONFIG)), tmp_path / "vae.safetensors", {})
+    store.save(randomized(Pocket(POCKET)), tmp_path / "denoiser.safetensors", {})
     return tmp_path
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tiny import POCKET, VAE_CONFIG, randomised
+from support.tiny import POCKET, VAE_CONFIG, randomized
 from torch import Tensor
 
 from pavdm_cli.errors import ModelError
@@ -25,7 +25,7 @@ WORDS, LENGTH = len(vocabulary.VOCABULARY), vocabulary.LENGTH
 
 
 def saved(folder: Path) -> Path:
-    return checkpoint.save(randomised(Pocket(POCKET)), folder / "denoiser.safetensors", {})
+    return checkpoint.save(randomized(Pocket(POCKET)), folder / "denoiser.safetensors", {})
 
 
 def noisy(channels: int, seed: int = 5) -> tuple[Tensor, Tensor]:

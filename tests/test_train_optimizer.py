@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.tiny import POCKET, randomised
+from support.tiny import POCKET, randomized
 from torch import nn
 
 from pavdm_cli.models.pocket.transformer import Pocket
@@ -55,7 +55,7 @@ def test_orthogonalized_matrices_have_singular_values_near_one():
 
 
 def test_the_settings_are_those_that_the_update_assumes():
-    (group,) = muon_and_adamw(randomised(Pocket(POCKET)))[1].param_groups
+    (group,) = muon_and_adamw(randomized(Pocket(POCKET)))[1].param_groups
     assert group["nesterov"]
     assert (group["ns_steps"], group["ns_coefficients"], group["eps"]) == (5, (3.4445, -4.775, 2.0315), 1e-7)
     assert group["adjust_lr_fn"] == "match_rms_adamw"

@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.clips import ClipSpec, greys, make
+from support.clips import ClipSpec, grays, make
 from support.extending import write_extension
 
 from pavdm_cli.errors import OutputError, UsageError
@@ -32,7 +32,7 @@ def sound(path: Path) -> list[tuple[str, int]]:
 
 
 def clip(path: Path, spec: ClipSpec | None = None) -> VideoInfo:
-    return open_video(make(path, greys(12), spec))
+    return open_video(make(path, grays(12), spec))
 
 
 MATCHES = [
@@ -147,7 +147,7 @@ def test_audio_and_video_are_interleaved(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize(("codec", "suffix"), [("aac", ".mp4"), ("pcm_s16le", ".mp4"), ("aac", ".mkv")])
 def test_packets_with_the_same_time_follow_each_other(tmp_path: Path, codec: str, suffix: str) -> None:
-    plain, path = make(tmp_path / "plain.mkv", greys(12), ClipSpec(audio=codec)), tmp_path / "in.mkv"
+    plain, path = make(tmp_path / "plain.mkv", grays(12), ClipSpec(audio=codec)), tmp_path / "in.mkv"
     with av.open(str(plain)) as old, av.open(str(path), "w") as new:
         streams = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
         previous = 0
@@ -181,7 +181,7 @@ def set_audio_edits(path: Path, edits: list[tuple[int, int]]) -> None:
 
 @pytest.mark.parametrize(("codec", "suffix"), [("pcm_s16le", ".mkv"), ("aac", ".mp4"), ("ac3", ".mp4")])
 def test_audio_of_several_edits_is_copied(tmp_path: Path, codec: str, suffix: str) -> None:
-    path = make(tmp_path / ("in.mov" if suffix == ".mkv" else "in.mp4"), greys(12), ClipSpec(audio=codec, seconds=4))
+    path = make(tmp_path / ("in.mov" if suffix == ".mkv" else "in.mp4"), grays(12), ClipSpec(audio=codec, seconds=4))
     set_audio_edits(path, [(400, 1024), (500, 96_000)])
     write_extension(open_video(path), tmp_path / f"out{suffix}", NEW)
     (start, before), (out_start, after) = samples(path), samples(tmp_path / f"out{suffix}")
@@ -287,7 +287,7 @@ def test_samples_of_more_than_24_bits_are_rejected_in_mp4_only(tmp_path: Path) -
 
 @pytest.mark.parametrize("audio", ["keep", "silence"])
 def test_audio_of_unknown_codec_is_reported_and_the_rest_copied(tmp_path: Path, audio: str) -> None:
-    data = make(tmp_path / "plain.mkv", greys(12), ClipSpec(audio="aac")).read_bytes()
+    data = make(tmp_path / "plain.mkv", grays(12), ClipSpec(audio="aac")).read_bytes()
     assert data.count(b"A_AAC") == 1
     (tmp_path / "in.mkv").write_bytes(data.replace(b"A_AAC", b"A_XXX"))
     notes = write_extension(open_video(tmp_path / "in.mkv"), tmp_path / "out.mp4", NEW, ExtensionOptions(audio=audio))

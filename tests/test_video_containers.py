@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.clips import ClipSpec, greys, make
+from support.clips import ClipSpec, grays, make
 from support.extending import write_extension
 
 from pavdm_cli.errors import InputError
@@ -36,7 +36,7 @@ def decoded(path: Path) -> np.ndarray:  # (channels, count)
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_recordings_are_extended_with_audio_in_sync(tmp_path: Path, kind: str, suffix: str) -> None:
-    video = open_video(make(tmp_path / kind, greys(16), KINDS[kind]))
+    video = open_video(make(tmp_path / kind, grays(16), KINDS[kind]))
     assert (video.frames, video.rate) == (16, 25)
     assert [time for _, time in FrameReader(video)] == video.times
     assert read_last_frames(video, Fraction(8), 3).shape == (3, 48, 64, 3)
@@ -51,7 +51,7 @@ def test_recordings_are_extended_with_audio_in_sync(tmp_path: Path, kind: str, s
 
 
 def test_a_cut_recording_starts_with_its_first_decodable_frame(tmp_path: Path) -> None:
-    data = make(tmp_path / "whole.ts", greys(40), ClipSpec(rate=RATE, audio="aac")).read_bytes()
+    data = make(tmp_path / "whole.ts", grays(40), ClipSpec(rate=RATE, audio="aac")).read_bytes()
     count = len(data) // 188
     (tmp_path / "in.ts").write_bytes(data[188 * (count // 3) + 77 : -90])
     video = open_video(tmp_path / "in.ts")
@@ -65,7 +65,7 @@ def test_a_cut_recording_starts_with_its_first_decodable_frame(tmp_path: Path) -
 
 @pytest.mark.parametrize("mark", [b"#EXTM3U\n", b"ffconcat version 1.0\n", b"<?xml version='1.0'?>\n<MPD/>"])
 def test_a_playlist_is_reported_and_never_followed(tmp_path: Path, mark: bytes) -> None:
-    make(tmp_path / "clip.ts", greys(4))
+    make(tmp_path / "clip.ts", grays(4))
     for name in ("list.ts", "list.m3u8", "list.mpg"):
         (tmp_path / name).write_bytes(mark + b"clip.ts\n" * 400)
         with pytest.raises(InputError, match=r"a playlist|an XML file"):
@@ -75,5 +75,5 @@ def test_a_playlist_is_reported_and_never_followed(tmp_path: Path, mark: bytes) 
 @pytest.mark.parametrize(("name", "words"), [("clip.h264", "a raw H.264 stream"), ("clip.nut", "a NUT file")])
 def test_unsupported_formats_are_named_with_a_remux_command(tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises(InputError, match=words) as excinfo:
-        open_video(make(tmp_path / name, greys(4)))
+        open_video(make(tmp_path / name, grays(4)))
     assert f"ffmpeg -i {name} -c copy x.mkv" in excinfo.value.hint

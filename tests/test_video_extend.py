@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.clips import ClipSpec, corners, greys, make
+from support.clips import ClipSpec, corners, grays, make
 from support.command import pavdm
 from support.extending import write_extension
 
@@ -46,7 +46,7 @@ def levels(path: Path) -> list[float]:
 
 
 def clip(path: Path, spec: ClipSpec | None = None) -> VideoInfo:
-    return open_video(make(path, greys(12), spec))
+    return open_video(make(path, grays(12), spec))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -142,7 +142,7 @@ def test_conversion_of_10_bits_and_hdr_is_reported(tmp_path: Path) -> None:
 @pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "mjpeg"])
 def test_clips_of_one_or_two_frames_are_extended(tmp_path: Path, codec: str, count: int) -> None:
     pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-    video = open_video(make(tmp_path / "in.mkv", greys(count, 64, 64), ClipSpec(codec, pixels=pixels)))
+    video = open_video(make(tmp_path / "in.mkv", grays(count, 64, 64), ClipSpec(codec, pixels=pixels)))
     write_extension(video, tmp_path / "out.mp4", [np.full((64, 64, 3), 240, np.uint8)] * 2)
     assert np.allclose(levels(tmp_path / "out.mp4"), [*[20, 28][:count], 240, 240], atol=3)
 
@@ -292,6 +292,6 @@ def test_memory_does_not_grow_with_the_length_of_the_video(tmp_path: Path) -> No
 
 
 def test_an_output_that_is_the_input_is_rejected_without_suggesting_force(tmp_path):
-    make(tmp_path / "x.mp4", greys(9))
+    make(tmp_path / "x.mp4", grays(9))
     code, _, err = pavdm("extend", "x.mp4", "-p", "a red ball", "-o", "x.mp4", folder=tmp_path)
     assert (code, "x.mp4 would overwrite its own input" in err, "--force" in err) == (4, True, False)

@@ -11,7 +11,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 from av.stream import Disposition
-from support.clips import ClipSpec, corners, greys, make
+from support.clips import ClipSpec, corners, grays, make
 from support.extending import write_extension
 
 from pavdm_cli.video import ExtensionOptions, FrameReader, VideoInfo, open_video
@@ -34,7 +34,7 @@ def ffmpeg(*words: object) -> None:
 def rich(path: Path, *more: object) -> VideoInfo:
     """A film with a title, a comment, chapters, a commentary, subtitles and a cover, all in one file."""
     folder = path.parent
-    make(folder / "plain.mp4", greys(10, 64, 96), ClipSpec(audio="aac"))
+    make(folder / "plain.mp4", grays(10, 64, 96), ClipSpec(audio="aac"))
     make(folder / "cover.png", [corners(64, 64)], ClipSpec("png", pixels="rgb24"))
     (folder / "chapters.txt").write_text(CHAPTERS, encoding="utf-8")
     (folder / "cues.srt").write_text(CUES)
@@ -88,7 +88,7 @@ def test_all_extras_are_copied_to_the_same_container(tmp_path: Path, kind: str) 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_titles_that_mp4_stores_as_handler_names_are_copied(tmp_path: Path, suffix: str) -> None:
-    plain = make(tmp_path / "plain.mp4", greys(5, 64, 96), ClipSpec(audio="aac"))
+    plain = make(tmp_path / "plain.mp4", grays(5, 64, 96), ClipSpec(audio="aac"))
     maps, path = ("-map", "0", "-map", "0:a", "-c", "copy"), tmp_path / "in.mp4"
     names = [("v", "Core Media Video"), ("a:0", "Main mix"), ("a:1", "SoundHandler")]
     handlers = [word for stream, name in names for word in (f"-metadata:s:{stream}", f"handler_name={name}")]
@@ -133,7 +133,7 @@ def test_chapters_and_subtitles_are_shifted_with_the_start(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", ["mp4", "mkv"])
 def test_subtitles_before_the_start_are_clipped(tmp_path: Path, kind: str) -> None:
-    plain = make(tmp_path / "plain.mp4", greys(10, 64, 96))
+    plain = make(tmp_path / "plain.mp4", grays(10, 64, 96))
     (tmp_path / "cues.srt").write_text(CUES)
     codec = "mov_text" if kind == "mp4" else "srt"
     inputs = ("-itsoffset", "0.85", "-i", plain, "-i", tmp_path / "cues.srt")
@@ -161,7 +161,7 @@ def test_chapters_before_the_start_are_clipped() -> None:
 
 
 def test_attached_fonts_are_copied_to_matroska_only(tmp_path: Path) -> None:
-    make(tmp_path / "plain.mkv", greys(4, 64, 96))
+    make(tmp_path / "plain.mkv", grays(4, 64, 96))
     (tmp_path / "font.ttf").write_bytes(b"\0\1\0\0" + bytes(range(200)))
     attach = ("-attach", tmp_path / "font.ttf", "-metadata:s:t", "mimetype=application/x-truetype-font")
     ffmpeg("-i", tmp_path / "plain.mkv", "-c", "copy", *attach, tmp_path / "in.mkv")
@@ -177,7 +177,7 @@ def test_attached_fonts_are_copied_to_matroska_only(tmp_path: Path) -> None:
     ("rate", "is_copied"), [(Fraction(25), True), (Fraction(24000, 1001), True), (Fraction(7), False)]
 )
 def test_a_time_code_is_copied_or_reported(tmp_path: Path, suffix: str, rate: Fraction, is_copied: bool) -> None:
-    make(tmp_path / "plain.mov", greys(4, 64, 96), ClipSpec(rate=rate))
+    make(tmp_path / "plain.mov", grays(4, 64, 96), ClipSpec(rate=rate))
     code = ("-metadata", "timecode=00:00:41:16")
     ffmpeg("-i", tmp_path / "plain.mov", "-c", "copy", *code, tmp_path / ("in.mov" if is_copied else "in.mkv"))
     video = open_video(tmp_path / ("in.mov" if is_copied else "in.mkv"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.clips import ClipSpec, audio_only, bomb, corners, greys, make
+from support.clips import ClipSpec, audio_only, bomb, corners, grays, make
 from support.extending import write_extension
 
 from pavdm_cli.errors import InputError
@@ -143,7 +143,7 @@ def hostile(folder: Path) -> dict[str, Path | str]:
     for name in ("list.m3u8", "list.mp4"):
         files[name].write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nclip.mp4\n#EXT-X-ENDLIST\n")
     files["random.mkv"].write_bytes(b"\x1a\x45\xdf\xa3" + np.random.default_rng(0).bytes(3000))
-    make(folder / "clip.mp4", greys(12), ClipSpec())  # what the lists name is there and can be played
+    make(folder / "clip.mp4", grays(12), ClipSpec())  # what the lists name is there and can be played
     (folder / "concat.txt").write_text("ffconcat version 1.0\nfile clip.mp4\n")
     return files | {
         "missing.mp4": folder / "missing.mp4",
@@ -215,7 +215,7 @@ def test_frames_larger_than_the_header_says_are_not_decoded(tmp_path: Path) -> N
 
 
 def test_custom_limits_apply(tmp_path: Path) -> None:
-    path = make(tmp_path / "clip.mp4", greys(12), ClipSpec())
+    path = make(tmp_path / "clip.mp4", grays(12), ClipSpec())
     with pytest.raises(InputError, match="64x48"):
         open_video(path, Limits(pixels=64 * 48 - 1))
     with pytest.raises(InputError, match="more than 11 frames"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.clips import ClipSpec, corners, greys, make
+from support.clips import ClipSpec, corners, grays, make
 
 from pavdm_cli.errors import InputError
 from pavdm_cli.video import read_image
@@ -110,8 +110,8 @@ def test_transparency_is_blended_on_white_with_a_note(tmp_path):
 
 
 def test_gray_and_16_bit_images_are_read(tmp_path):
-    grey = write(tmp_path / "g.png", corners()[..., 0], "gray")
-    assert np.array_equal(read_image(grey).frame, corners()[..., :1].repeat(3, 2))
+    gray = write(tmp_path / "g.png", corners()[..., 0], "gray")
+    assert np.array_equal(read_image(gray).frame, corners()[..., :1].repeat(3, 2))
     deep = write(tmp_path / "d.png", corners(), "rgb48be")
     assert np.abs(read_image(deep).frame.astype(int) - corners()).max() <= 1
 
@@ -157,7 +157,7 @@ def hostile(folder: Path, name: str) -> Path | str:
         path.write_bytes(data if name.endswith("png") else data[:4] + bytes(200) + b"\xff\xda\0\2" + data[-2:])
         return path
     if name == "video.png":
-        return make(folder / "v.mp4", greys(3), ClipSpec()).rename(folder / name)
+        return make(folder / "v.mp4", grays(3), ClipSpec()).rename(folder / name)
     contents = {"empty.png": b"", "text.jpg": b"a letter\n" * 30, "list.png": b"#EXTM3U\n#EXTINF:1,\na.png\n"}
     if name in contents:
         (folder / name).write_bytes(contents[name])

@@ -59,10 +59,10 @@ def test_orientation_is_applied_once_in_every_format(tmp_path: Path, suffix: str
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16"])
 def test_every_mode_is_read(tmp_path: Path, mode: str) -> None:
-    grey = np.repeat(np.asarray(Image.fromarray(corners()).convert("L"))[..., None], 3, -1)
-    expected = {"1": grey // 128 * 255, "L": grey, "LA": grey, "I;16": grey}.get(mode, corners())
+    gray = np.repeat(np.asarray(Image.fromarray(corners()).convert("L"))[..., None], 3, -1)
+    expected = {"1": gray // 128 * 255, "L": gray, "LA": gray, "I;16": gray}.get(mode, corners())
     if mode == "I;16":
-        image = Image.fromarray(grey[..., 0].astype(np.uint16) * 257)
+        image = Image.fromarray(gray[..., 0].astype(np.uint16) * 257)
     elif mode == "1":
         image = Image.fromarray(expected[..., 0]).convert("1", dither=Image.Dither.NONE)
     elif mode == "P":

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
-from support.clips import ClipSpec, corners, greys, make
+from support.clips import ClipSpec, corners, grays, make
 from support.extending import write_extension
 
 from pavdm_cli.video import FrameReader, open_video, read_last_frames
@@ -70,8 +70,8 @@ def test_the_model_gets_deinterlaced_frames(tmp_path: Path) -> None:
 
 
 def test_progressive_frames_are_unchanged(tmp_path: Path) -> None:
-    video = open_video(make(tmp_path / "in.mp4", greys(5), ClipSpec()))
-    assert write_extension(video, tmp_path / "out.mp4", greys(1)) == []
+    video = open_video(make(tmp_path / "in.mp4", grays(5), ClipSpec()))
+    assert write_extension(video, tmp_path / "out.mp4", grays(1)) == []
 
 
 @pytest.mark.parametrize("transparent", [True, False])
@@ -106,7 +106,7 @@ def test_transparency_of_a_gif_is_reported(tmp_path: Path, transparent: bool) ->
 
 
 def test_alpha_of_a_webm_is_reported(tmp_path: Path) -> None:
-    path = make(tmp_path / "a.webm", greys(3), ClipSpec("vp9"))
+    path = make(tmp_path / "a.webm", grays(3), ClipSpec("vp9"))
     with av.open(str(path)) as source, av.open(str(tmp_path / "in.webm"), "w") as file:
         stream = file.add_stream_from_template(source.streams.video[0])
         stream.metadata["alpha_mode"] = "1"
@@ -114,5 +114,5 @@ def test_alpha_of_a_webm_is_reported(tmp_path: Path) -> None:
             if packet.dts is not None:
                 packet.stream = stream
                 file.mux(packet)
-    notes = write_extension(open_video(tmp_path / "in.webm"), tmp_path / "out.mp4", greys(1))
+    notes = write_extension(open_video(tmp_path / "in.webm"), tmp_path / "out.mp4", grays(1))
     assert any("transparency dropped" in note for note in notes)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.clips import ClipSpec, corners, greys, make
+from support.clips import ClipSpec, corners, grays, make
 from support.command import pavdm
 from test_video_read import EVERY_KIND, KINDS, SQUARES
 
@@ -32,27 +32,27 @@ def collected(path: Path, rate: int, count: int, size: tuple[int, int] | None = 
 
 @EVERY_KIND
 def test_frames_collected_while_copying_equal_those_read(tmp_path: Path, kind: str) -> None:
-    path = make(tmp_path / kind, greys(24, 64, 64), KINDS[kind])
+    path = make(tmp_path / kind, grays(24, 64, 64), KINDS[kind])
     assert (collected(path, 5, 4) == read_last_frames(open_video(path), Fraction(5), 4)).all()
 
 
 @pytest.mark.parametrize(("rate", "count"), [(5, 9), (40, 4), (10, 1)])
 def test_collecting_equals_reading_at_low_frame_rates(tmp_path: Path, rate: int, count: int) -> None:
-    path = make(tmp_path / "in.mkv", [*greys(11), corners(64, 96)], ClipSpec(times=SQUARES))
+    path = make(tmp_path / "in.mkv", [*grays(11), corners(64, 96)], ClipSpec(times=SQUARES))
     read = read_last_frames(open_video(path), Fraction(rate), count, (32, 48))
     assert (collected(path, rate, count, (32, 48)) == read).all()
 
 
 def test_extending_decodes_every_frame_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = count_decoded(monkeypatch)
-    make(tmp_path / "in.mp4", greys(12))
+    make(tmp_path / "in.mp4", grays(12))
     result = pavdm("extend", str(tmp_path / "in.mp4"), *WORDS, "-o", str(tmp_path / "out.mp4"))
     assert (result.code, len(decoded)) == (0, 12)
 
 
 def test_only_new_reads_the_end_of_the_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded = count_decoded(monkeypatch)
-    make(tmp_path / "in.mp4", greys(12))
+    make(tmp_path / "in.mp4", grays(12))
     result = pavdm("extend", str(tmp_path / "in.mp4"), *WORDS, "--only-new", "-o", str(tmp_path / "out.mp4"))
     assert result.code == 0
     assert 0 < len(decoded) <= 12
@@ -64,7 +64,7 @@ def test_a_repeated_frame_is_converted_once(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(
         FrameReader, "to_rgb", lambda reader, picture: conversions.append(picture) or show(reader, picture)
     )
-    video = open_video(make(tmp_path / "in.mp4", greys(3)))
+    video = open_video(make(tmp_path / "in.mp4", grays(3)))
     assert len(read_last_frames(video, Fraction(100), 21)) == 21  # two tenths of a second
     assert len(conversions) == 3
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.clips import PARTICULAR, ClipSpec, corners, greys, make
+from support.clips import PARTICULAR, ClipSpec, corners, grays, make
 from support.extending import write_extension
 
 from pavdm_cli.video import FrameReader, open_video, read_frames_at, read_last_frames
@@ -47,7 +47,7 @@ def close(frame: np.ndarray, expected: np.ndarray, within: int = 6) -> bool:
 
 
 def number(frame: np.ndarray) -> int:
-    """Which of the frames of `greys` it is."""
+    """Which of the frames of `grays` it is."""
     return round((frame.mean() - 20) / 8)
 
 
@@ -70,7 +70,7 @@ def test_every_format_is_decoded_completely_with_correct_colors(tmp_path: Path, 
 @EVERY_KIND
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_clips_of_one_to_three_frames_are_complete(tmp_path: Path, kind: str, count: int) -> None:
-    video = open_video(make(tmp_path / kind, greys(count, 64, 64), KINDS[kind]))
+    video = open_video(make(tmp_path / kind, grays(count, 64, 64), KINDS[kind]))
     assert video.frames == count
     assert [number(frame) for frame, _ in FrameReader(video)] == list(range(count))
     assert video.rate == 10
@@ -144,7 +144,7 @@ def test_cropping_at_the_left_and_the_top_is_applied(
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_variable_frame_rate_is_detected_from_timestamps(tmp_path: Path, suffix: str) -> None:
-    video = open_video(make(tmp_path / f"clip{suffix}", greys(12), ClipSpec(times=SQUARES)))
+    video = open_video(make(tmp_path / f"clip{suffix}", grays(12), ClipSpec(times=SQUARES)))
     assert [time for _, time in FrameReader(video)] == video.times == SQUARES
     assert video.variable_frame_rate
     assert video.rate == 11 / SQUARES[-1]
@@ -153,14 +153,14 @@ def test_variable_frame_rate_is_detected_from_timestamps(tmp_path: Path, suffix:
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(30), Fraction(25, 2)])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 def test_the_average_rate_is_exact_where_timestamps_are_rounded(tmp_path: Path, rate: Fraction, suffix: str) -> None:
-    video = open_video(make(tmp_path / f"clip{suffix}", greys(17), ClipSpec(rate=rate)))
+    video = open_video(make(tmp_path / f"clip{suffix}", grays(17), ClipSpec(rate=rate)))
     assert video.rate == rate
     assert not video.variable_frame_rate
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_last_frames_are_those_displayed_at_their_times(tmp_path: Path, suffix: str) -> None:
-    video = open_video(make(tmp_path / f"clip{suffix}", greys(12), ClipSpec(times=SQUARES)))
+    video = open_video(make(tmp_path / f"clip{suffix}", grays(12), ClipSpec(times=SQUARES)))
     for rate, count in itertools.product([Fraction(5), Fraction(10), Fraction(40)], [1, 4, 9]):
         times = [SQUARES[-1] - Fraction(count - 1 - k) / rate for k in range(count)]
         expected = [max((n for n, start in enumerate(SQUARES) if start <= time), default=0) for time in times]
@@ -170,12 +170,12 @@ def test_last_frames_are_those_displayed_at_their_times(tmp_path: Path, suffix: 
 
 @EVERY_KIND
 def test_last_frames_end_with_the_last_frame_of_every_format(tmp_path: Path, kind: str) -> None:
-    video = open_video(make(tmp_path / kind, greys(24, 64, 64), KINDS[kind]))
+    video = open_video(make(tmp_path / kind, grays(24, 64, 64), KINDS[kind]))
     assert [number(frame) for frame in read_last_frames(video, Fraction(5), 4)] == [17, 19, 21, 23]
 
 
 def test_last_frames_of_a_short_clip_repeat_the_first(tmp_path: Path) -> None:
-    video = open_video(make(tmp_path / "clip.mp4", greys(3), ClipSpec()))
+    video = open_video(make(tmp_path / "clip.mp4", grays(3), ClipSpec()))
     assert [number(frame) for frame in read_last_frames(video, Fraction(10), 6)] == [0, 0, 0, 0, 1, 2]
 
 
@@ -206,7 +206,7 @@ def test_memory_does_not_grow_with_the_length_of_the_input(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 def test_frames_at_times_are_those_displayed_then(tmp_path: Path, suffix: str) -> None:
-    video = open_video(make(tmp_path / f"clip{suffix}", greys(24, 64, 64), ClipSpec()))
+    video = open_video(make(tmp_path / f"clip{suffix}", grays(24, 64, 64), ClipSpec()))
     for numbers in ([0, 2], [7, 7, 8], [19, 23, 23], [3, 17]):
         frames_shown = list(read_frames_at(video, [video.start + Fraction(k, 10) for k in numbers], (32, 48)))
         assert [frame.shape for frame in frames_shown] == [(32, 48, 3)] * len(numbers)

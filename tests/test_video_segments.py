@@ -11,7 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.clips import ClipSpec, greys, make
+from support.clips import ClipSpec, grays, make
 from support.tiers import integration
 
 from pavdm_cli.errors import OutputError
@@ -73,7 +73,7 @@ def test_a_continued_file_has_the_same_bytes(tmp_path: Path, suffix: str, scale:
 def test_a_continued_extension_keeps_its_times_if_frames_of_the_input_share_theirs(tmp_path: Path) -> None:
     path, whole, cut = (tmp_path / name for name in ("in.mkv", "a.mp4", "b.mp4"))
     with (
-        av.open(str(make(tmp_path / "plain.mkv", greys(12), ClipSpec("mpeg4")))) as plain,
+        av.open(str(make(tmp_path / "plain.mkv", grays(12), ClipSpec("mpeg4")))) as plain,
         av.open(str(path), "w") as file,
     ):
         stream = file.add_stream_from_template(plain.streams.video[0])
@@ -165,7 +165,7 @@ def test_the_index_of_a_complete_mp4_is_at_its_front(tmp_path: Path) -> None:
 
 
 def test_the_index_of_a_file_with_cover_and_audio_is_moved_too(tmp_path: Path) -> None:
-    video = open_video(make(tmp_path / "in.mp4", greys(12), ClipSpec(audio="aac")))
+    video = open_video(make(tmp_path / "in.mp4", grays(12), ClipSpec(audio="aac")))
     with ExtensionWriter(video, tmp_path / "out.mp4") as file:
         for _ in file.copy_input():
             pass

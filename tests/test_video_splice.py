@@ -113,7 +113,7 @@ def test_the_same_frames_give_the_same_packets(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate", [Fraction(8), Fraction(30000, 1001)])
 def test_sound_and_chapters_of_an_extended_video_stay(rate: Fraction, tmp_path: Path) -> None:
-    source = clips.make(tmp_path / "in.mp4", clips.greys(48), clips.ClipSpec(audio="aac", rate=rate))
+    source = clips.make(tmp_path / "in.mp4", clips.grays(48), clips.ClipSpec(audio="aac", rate=rate))
     old, info = tmp_path / "v.mp4", open_video(source)
     first, end = extended(info, old, 96)
     new = spliced(old, first, end)
@@ -126,7 +126,7 @@ def test_sound_and_chapters_of_an_extended_video_stay(rate: Fraction, tmp_path: 
 )
 def test_a_foreign_video_extended_to_any_container_can_be_cut(suffix: str, rate: Fraction, tmp_path: Path) -> None:
     spec = clips.ClipSpec(rate=rate, color_space=(6, 6, 6))
-    source, old = clips.make(tmp_path / "in.mov", clips.greys(48), spec), tmp_path / f"v.{suffix}"
+    source, old = clips.make(tmp_path / "in.mov", clips.grays(48), spec), tmp_path / f"v.{suffix}"
     first, end = extended(open_video(source), old, 144)
     new = spliced(old, first, end)
     check_outside(old, new, first, end)

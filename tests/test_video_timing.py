@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.clips import ClipSpec, greys, make
+from support.clips import ClipSpec, grays, make
 from support.extending import write_extension
 
 from pavdm_cli.errors import InputError
@@ -45,7 +45,7 @@ def remux(
 
 def with_times(path: Path, milliseconds: Iterable[int], rate: Fraction = Fraction(10)) -> VideoInfo:
     times = [Fraction(time, 1000) for time in milliseconds]
-    return open_video(make(path, greys(len(times)), ClipSpec(rate=rate, times=times)))
+    return open_video(make(path, grays(len(times)), ClipSpec(rate=rate, times=times)))
 
 
 def start_times(path: Path) -> dict[str, Fraction]:
@@ -59,7 +59,7 @@ def start_times(path: Path) -> dict[str, Fraction]:
 @pytest.mark.parametrize("kind", ["mp4", "mov", "mkv"])
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_the_duration_of_the_last_frame_is_preserved(tmp_path: Path, kind: str, suffix: str) -> None:
-    plain = make(tmp_path / "plain.mp4", greys(12), ClipSpec("mpeg4", audio="aac", seconds=4.1))
+    plain = make(tmp_path / "plain.mp4", grays(12), ClipSpec("mpeg4", audio="aac", seconds=4.1))
     video = open_video(remux(plain, tmp_path / f"in.{kind}", last=Fraction(3)))
     assert video.rate == 10
     assert float(video.end) == pytest.approx(4.1, abs=0.002)
@@ -74,10 +74,10 @@ def test_the_duration_of_the_last_frame_is_preserved(tmp_path: Path, kind: str, 
 
 def test_the_last_duration_of_gif_and_avi_is_preserved(tmp_path: Path) -> None:
     gif = remux(
-        make(tmp_path / "plain.gif", greys(4), ClipSpec("gif", pixels="rgb8")), tmp_path / "in.gif", last=Fraction(2)
+        make(tmp_path / "plain.gif", grays(4), ClipSpec("gif", pixels="rgb8")), tmp_path / "in.gif", last=Fraction(2)
     )
     assert open_video(gif).last_duration == 2
-    plain = make(tmp_path / "plain.avi", greys(4), ClipSpec("mpeg4"))
+    plain = make(tmp_path / "plain.avi", grays(4), ClipSpec("mpeg4"))
     with av.open(str(plain)) as old, av.open(str(tmp_path / "in.avi"), "w") as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         for packet in old.demux(video=0):
@@ -91,14 +91,14 @@ def test_the_last_duration_of_gif_and_avi_is_preserved(tmp_path: Path) -> None:
 
 
 def test_a_tiny_last_duration_becomes_one_frame(tmp_path: Path) -> None:
-    plain = make(tmp_path / "plain.mp4", greys(12), ClipSpec("mpeg4"))
+    plain = make(tmp_path / "plain.mp4", grays(12), ClipSpec("mpeg4"))
     video = open_video(remux(plain, tmp_path / "in.mp4", last=Fraction(1, 1000)))
     assert video.end == Fraction(12, 10)
 
 
 @pytest.mark.parametrize("late", [Fraction(0), Fraction(1, 2), Fraction(3)])
 def test_an_edit_list_that_starts_late_and_trims_the_end_adds_no_time(tmp_path: Path, late: Fraction) -> None:
-    plain = make(tmp_path / "plain.mp4", greys(12), ClipSpec("mpeg4", audio="aac"))
+    plain = make(tmp_path / "plain.mp4", grays(12), ClipSpec("mpeg4", audio="aac"))
     path = remux(plain, tmp_path / "in.mp4", video_shift=late)
     data = bytearray(path.read_bytes())
     duration = data.index(b"elst") + (24 if late else 12)  # of the last entry
@@ -132,7 +132,7 @@ def test_the_rate_is_exact_despite_rounding_and_a_gap(tmp_path: Path, suffix: st
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_new_frames_have_exact_times_after_a_rounded_input(tmp_path: Path, suffix: str) -> None:
     rate = Fraction(30000, 1001)
-    video = open_video(make(tmp_path / "in.mkv", greys(12), ClipSpec(rate=rate)))
+    video = open_video(make(tmp_path / "in.mkv", grays(12), ClipSpec(rate=rate)))
     write_extension(video, tmp_path / f"out{suffix}", NEW)
     gaps = np.diff([float(time) for time in open_video(tmp_path / f"out{suffix}").times[12:]])
     assert gaps == pytest.approx(float(1 / rate), abs=1e-6 if suffix == ".mp4" else 1e-3)
@@ -150,7 +150,7 @@ def test_without_a_common_gap_the_rate_is_the_average(tmp_path: Path) -> None:
 
 
 def test_one_long_frame_alone_does_not_set_the_rate(tmp_path: Path) -> None:
-    plain = make(tmp_path / "plain.mp4", greys(1), ClipSpec("mpeg4"))
+    plain = make(tmp_path / "plain.mp4", grays(1), ClipSpec("mpeg4"))
     video = open_video(remux(plain, tmp_path / "in.mp4", last=Fraction(3)))
     assert video.rate >= 5
     assert video.end == 3
@@ -168,7 +168,7 @@ def test_very_long_videos_are_rejected_or_timed_exactly(tmp_path: Path, gap: int
 
 @pytest.mark.parametrize("rate", [1000, 90_000])
 def test_frame_rates_that_containers_cannot_hold_are_rejected(tmp_path: Path, rate: int) -> None:
-    video = open_video(make(tmp_path / "in.mp4", greys(12), ClipSpec(rate=Fraction(rate))))
+    video = open_video(make(tmp_path / "in.mp4", grays(12), ClipSpec(rate=Fraction(rate))))
     if rate == 1000:
         write_extension(video, tmp_path / "out.mp4", NEW)
         assert open_video(tmp_path / "out.mp4").times == [Fraction(k, rate) for k in range(16)]
@@ -182,7 +182,7 @@ def test_a_gif_counts_hundredths_of_a_second(tmp_path: Path) -> None:
     write_extension(video, tmp_path / "out.gif", NEW)
     times = [0, 10, 11, 20, 30, 40, 50, 60, 70]
     assert open_video(tmp_path / "out.gif").times == [Fraction(time, 100) for time in times]
-    fast = open_video(make(tmp_path / "fast.mp4", greys(12), ClipSpec(rate=Fraction(120))))
+    fast = open_video(make(tmp_path / "fast.mp4", grays(12), ClipSpec(rate=Fraction(120))))
     with pytest.raises(InputError, match="120 frames per second, more than 100"):
         check_extension(fast, tmp_path / "out.gif")
 
@@ -196,7 +196,7 @@ def test_a_gif_counts_hundredths_of_a_second(tmp_path: Path) -> None:
 def test_start_offsets_are_removed_and_audio_stays_in_sync(
     tmp_path: Path, kind: str, suffix: str, shift: Fraction
 ) -> None:
-    plain = make(tmp_path / f"plain.{kind}", greys(12), ClipSpec("mpeg4", audio="mp2"))
+    plain = make(tmp_path / f"plain.{kind}", grays(12), ClipSpec("mpeg4", audio="mp2"))
     video = open_video(remux(plain, tmp_path / f"in.{kind}", shift=shift))
     before = start_times(video.path)
     write_extension(video, tmp_path / f"out{suffix}", NEW)
@@ -223,7 +223,7 @@ def test_audio_that_starts_less_than_a_frame_earlier_stays_in_sync(tmp_path: Pat
 
 
 def test_leading_frames_without_timestamps_are_timed(tmp_path: Path) -> None:
-    plain = make(tmp_path / "plain.mkv", greys(20), ClipSpec("mpeg4", audio="mp2"))
+    plain = make(tmp_path / "plain.mkv", grays(20), ClipSpec("mpeg4", audio="mp2"))
     video = open_video(remux(plain, tmp_path / "in.mkv", shift=Fraction(-1)))
     frames = list(FrameReader(video))
     assert video.frames == len(frames) == 20
@@ -234,14 +234,14 @@ def test_leading_frames_without_timestamps_are_timed(tmp_path: Path) -> None:
 
 
 def test_preroll_before_missing_timestamps_is_ignored(tmp_path: Path) -> None:
-    plain = make(tmp_path / "plain.mkv", greys(20), ClipSpec("mpeg4", audio="libopus"))
+    plain = make(tmp_path / "plain.mkv", grays(20), ClipSpec("mpeg4", audio="libopus"))
     video = open_video(remux(plain, tmp_path / "in.mkv", shift=Fraction(-1)))
     write_extension(video, tmp_path / "out.mkv", NEW)
     assert min(start_times(tmp_path / "out.mkv").values()) == 0
 
 
 def test_a_failed_seek_reads_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    video = open_video(make(tmp_path / "in.mkv", greys(20)))
+    video = open_video(make(tmp_path / "in.mkv", grays(20)))
     expected = read_last_frames(video, Fraction(10), 4)
     pictures = FrameReader.decode
 

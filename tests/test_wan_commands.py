@@ -38,7 +38,7 @@ def training(tmp_path: Path) -> list[str]:
     write_checkpoint(tmp_path / "tiny", "original")
     (tmp_path / "videos").mkdir()
     for number, name in enumerate("ab"):
-        frames = clips.greys(9, 128, 128)[number:] * 5
+        frames = clips.grays(9, 128, 128)[number:] * 5
         clips.make(tmp_path / "videos" / f"{name}.mp4", frames[:34], clips.ClipSpec(rate=Fraction(24)))
         (tmp_path / "videos" / f"{name}.txt").write_text("a red balloon")
     words = [

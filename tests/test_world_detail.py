@@ -46,8 +46,8 @@ def test_a_rich_night_has_many_stars_and_a_plain_one_a_few():
         scenes = [
             replace(s, time=time, motion="hovering", weather="clear") for s in SCENES[:8] if s.object not in AFLOAT
         ]
-        grey = paint(scenes, [0.0], detail, (128, 192)).frames[:, 0, :, :20, 80:].mean(1)
-        return int((grey - torch.nn.functional.avg_pool2d(grey, 5, stride=1, padding=2) > 0.1)[:, 2:-2, 2:-2].sum())
+        gray = paint(scenes, [0.0], detail, (128, 192)).frames[:, 0, :, :20, 80:].mean(1)
+        return int((gray - torch.nn.functional.avg_pool2d(gray, 5, stride=1, padding=2) > 0.1)[:, 2:-2, 2:-2].sum())
 
     assert peaks("night", RICH) > 1.5 * peaks("night", PLAIN) > 20
     assert peaks("day", PLAIN) == 0

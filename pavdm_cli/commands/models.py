@@ -53,7 +53,7 @@ def show(name: Name = "pocket", as_json: Json = False) -> None:
         ("pixels", f"{_size(spec)} at {spec.fps} frames/s"),
         ("window", f"{spec.window} latents in chunks of {spec.chunk}, {_latents(model)}"),
         ("sampling", f"method {spec.method}, {spec.steps} steps, guidance {spec.guidance:g}"),
-        ("weights", f"{_disk_usage(spec)}, {spec.licence}, in {_weights_folder(spec)}"),
+        ("weights", f"{_disk_usage(spec)}, {spec.license}, in {_weights_folder(spec)}"),
         *((part.folder, f"{part.repo}, {part.revision}") for part in spec.parts),
     ]
     ui.show_table(spec.name, ("", ""), facts)
@@ -82,7 +82,7 @@ def pull(
         spec, folder or weights_dir.download_folder(spec), os.environ.get("HF_ENDPOINT", download.ENDPOINT)
     )
     commits = {f"{file.url.partition('/resolve/')[0]} at {file.commit}" for file in download_plan.files}
-    for line in (f"license: {spec.licence}", *sorted(commits)):
+    for line in (f"license: {spec.license}", *sorted(commits)):
         ui.info(line)
     for file in download_plan.missing:
         ui.info(f"{file.size / 1e9:9.3f} GB  {file.path}")
@@ -221,7 +221,7 @@ def _size(spec: ModelSpec) -> str:
 def _facts(spec: ModelSpec) -> dict[str, Any]:
     """A model's details for --json."""
     height, width = spec.size
-    values = ("name", "description", "licence", "fps", "window", "chunk", "steps", "guidance", "method")
+    values = ("name", "description", "license", "fps", "window", "chunk", "steps", "guidance", "method")
     facts = {name: getattr(spec, name) for name in values} | {"width": width, "height": height}
     parts = [{"folder": part.folder, "repo": part.repo, "revision": part.revision} for part in spec.parts]
     return facts | {"folder": str(_weights_folder(spec)), "bytes": _bytes(_weights_folder(spec)), "parts": parts}

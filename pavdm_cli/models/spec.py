@@ -77,7 +77,7 @@ class ModelSpec:
 
     name: str
     description: str
-    licence: str
+    license: str
     folder: Path  # where its weights are; a relative path is below the folder of downloaded models
     size: tuple[int, int]  # default height and width in pixels
     fps: int  # default frames per second

@@ -44,8 +44,8 @@ def add_sky_details(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on
     cover, light = clouds(scenes, seconds, on.x, y)
     light_of_day = lights(scenes)
     white, haze = per_scene([a.ambient for a in light_of_day], on), per_scene([a.horizon for a in light_of_day], on)
-    lit = torch.lerp(haze, white, 0.55) * light[:, :, None]
-    return torch.cat([above + (lit - above) * on.rich * cover[:, :, None], below], dim=-2)
+    highlight = torch.lerp(haze, white, 0.55) * light[:, :, None]
+    return torch.cat([above + (highlight - above) * on.rich * cover[:, :, None], below], dim=-2)
 
 
 def stars(scenes: Sequence[Scene], seconds: Tensor, x: Tensor, y: Tensor) -> Tensor:  # (B, T, H, W)
@@ -112,11 +112,11 @@ def whiteness(scenes: Sequence[Scene], layer: int, x: Tensor, depth: Tensor, sec
     cover = torch.zeros_like(depth)
     for terrain in {s.terrain for s in scenes} & {"mountains", "sea"}:
         rows = torch.tensor([i for i, s in enumerate(scenes) if s.terrain == terrain], device=depth.device)
-        chosen = [s for s in scenes if s.terrain == terrain]
+        matching = [s for s in scenes if s.terrain == terrain]
         if terrain == "sea":
-            cover[rows] = foam(chosen, layer, x[rows], seconds[rows], on)
+            cover[rows] = foam(matching, layer, x[rows], seconds[rows], on)
         else:
-            cover[rows] = snow(chosen, layer, x[rows], depth[rows], on)
+            cover[rows] = snow(matching, layer, x[rows], depth[rows], on)
     return cover[:, :, None]
 
 

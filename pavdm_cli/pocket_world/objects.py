@@ -34,9 +34,9 @@ def blend(frames: Tensor, layers: Sequence[Layer], scenes: Sequence[Scene], tint
     """Blend a stack of layers over frames (B, T, 3, H, W); returns the frames and its cover (B, T, H, W)."""
     own = frames.new_tensor([PAINT[s.colour] for s in scenes])[:, None, :, None, None]
     light = 0.60 + 0.40 * tint.mean(dim=2, keepdim=True)
-    seen = torch.zeros_like(layers[0].cover)
+    coverage = torch.zeros_like(layers[0].cover)
     for layer in layers:
         colour = torch.lerp(own, frames.new_tensor(layer.into)[:, None, None], layer.mix) * light
         frames = frames + (colour * layer.shade[:, :, None] - frames) * layer.cover[:, :, None]
-        seen = torch.maximum(seen, layer.cover)
-    return frames, seen
+        coverage = torch.maximum(coverage, layer.cover)
+    return frames, coverage

@@ -101,9 +101,9 @@ def sky(scenes: Sequence[Scene], on: Canvas) -> Tensor:  # (B, 1, 3, H, W)
     fade = (on.y / 0.62).clamp(0, 1) ** 1.3
     image = top + (low - top) * fade
     lamps = [LIGHT[s.time] for s in scenes]
-    centre = on.x.new_tensor([(a.x + s.light[0], a.y + s.light[1]) for a, s in zip(lamps, scenes, strict=True)])
+    center = on.x.new_tensor([(a.x + s.light[0], a.y + s.light[1]) for a, s in zip(lamps, scenes, strict=True)])
     radius = on.x.new_tensor([a.radius for a in lamps])[:, None, None, None, None]
-    away = (on.x - centre[:, :1, None, None, None]).square() + (on.y - centre[:, 1:, None, None, None]).square()
+    away = (on.x - center[:, :1, None, None, None]).square() + (on.y - center[:, 1:, None, None, None]).square()
     colour = per_scene([a.colour for a in lamps], on)
     glow = 0.55 * glow_share * torch.exp(-away / (2.2 * radius).square())
     disc = lamp * ((radius - away.sqrt()) / on.soft + 0.5).clamp(0, 1)

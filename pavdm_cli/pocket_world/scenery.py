@@ -79,11 +79,11 @@ def _windows(
     """Two columns of windows; at night most have light."""
     column, story = (dx / PITCH[0]).floor(), (down / PITCH[1]).floor()
     inside = box(dx - (column + 0.5) * PITCH[0], down - (story + 0.60) * PITCH[1], 0.026, 0.030)
-    seen = cover(inside, on.soft) * ((column + 0.5).abs() < 1) * (story >= 0) * ((story + 1) * PITCH[1] < height)
+    visible = cover(inside, on.soft) * ((column + 0.5).abs() < 1) * (story >= 0) * ((story + 1) * PITCH[1] < height)
     lit_share = on.x.new_tensor([LIT[s.time] for s in scenes])[:, None, None, None]
-    lit = (_hash(cell * 31 + column * 7 + story * 3, 5) < lit_share)[:, :, None]
-    light = torch.where(lit, on.x.new_tensor(WINDOW)[:, None, None], colour * 0.85)
-    return torch.lerp(colour, light.expand_as(colour * seen[:, :, None]), seen[:, :, None])
+    is_lit = (_hash(cell * 31 + column * 7 + story * 3, 5) < lit_share)[:, :, None]
+    light = torch.where(is_lit, on.x.new_tensor(WINDOW)[:, None, None], colour * 0.85)
+    return torch.lerp(colour, light.expand_as(colour * visible[:, :, None]), visible[:, :, None])
 
 
 def _cells(x: Tensor, row: Row, layer: int) -> tuple[Tensor, Tensor]:

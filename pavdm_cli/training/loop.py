@@ -136,7 +136,7 @@ def load_checkpoint(state: TrainState, checkpoint: Path) -> None:
     try:
         current, weights = state.task.model.state_dict(), stored["model"]
         _load_trained(state.task.model, {n: shard_like(value, current.get(n, value)) for n, value in weights.items()})
-        for optimizer, optimizer_state in zip(state.optimizers, stored["optimisers"], strict=True):
+        for optimizer, optimizer_state in zip(state.optimizers, stored["optimizers"], strict=True):
             optimizer.load_state_dict(_shard_optimizer_state(optimizer_state, optimizer))
         state.ema = {name: shard_like(stored["average"][name].to(v), v) for name, v in state.ema.items()}
         state.step = int(stored["step"])
@@ -200,7 +200,7 @@ def save_checkpoint(state: TrainState, path: Path) -> None:
         "name": state.task.name,
         "model": trained_weights(state.task.model),
         "average": state.ema,
-        "optimisers": [optimizer.state_dict() for optimizer in state.optimizers],
+        "optimizers": [optimizer.state_dict() for optimizer in state.optimizers],
         "step": state.step,
     }
     stored = full_tensors(parts, keep=state.processes.is_main)

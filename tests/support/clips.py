@@ -48,7 +48,7 @@ def corners(height: int = 48, width: int = 64) -> np.ndarray:  # (H, W, 3)
     return frame
 
 
-def greys(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
+def grays(count: int, height: int = 48, width: int = 64) -> list[np.ndarray]:
     """Frames numbered by their brightness: 20, 28, 36, ..., modulo 208."""
     return [np.full((height, width, 3), 20 + 8 * k % 208, np.uint8) for k in range(count)]
 

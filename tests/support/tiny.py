@@ -25,7 +25,7 @@ SIZE = (16, 24)  # pixels, height and width
 M = TypeVar("M", bound=nn.Module)
 
 
-def randomised(model: M, seed: int = 3) -> M:
+def randomized(model: M, seed: int = 3) -> M:
     """Every floating weight and buffer random, so that nothing at zero hides a mistake; variances positive."""
     generator = torch.Generator().manual_seed(seed)
     for name, weight in model.state_dict().items():
@@ -40,12 +40,12 @@ def randomised(model: M, seed: int = 3) -> M:
 
 def tiny_vae() -> PocketVAE:
     """Ready to be used, not trained."""
-    return randomised(PocketVAE(VAE_CONFIG)).eval()
+    return randomized(PocketVAE(VAE_CONFIG)).eval()
 
 
 def tiny_pocket() -> Pocket:
     """Ready to be used, not trained."""
-    return randomised(Pocket(POCKET)).eval()
+    return randomized(Pocket(POCKET)).eval()
 
 
 class TinyModel(PocketModel):

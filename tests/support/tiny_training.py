@@ -15,7 +15,7 @@ from pavdm_cli.training.pocket.distillation import Teacher
 from pavdm_cli.training.pocket.latent_pool import Clips, Pool
 from pavdm_cli.training.pocket.tasks import DenoiserTask, VAETask
 from pavdm_cli.training.pocket.vae import FrameSampling
-from support.tiny import POCKET, SIZE, VAE_CONFIG, randomised, tiny_vae
+from support.tiny import POCKET, SIZE, VAE_CONFIG, randomized, tiny_vae
 
 RNG = torch.Generator().manual_seed(1)
 POOL = Pool(torch.randn(4, 5, 4, 2, 3, generator=RNG).half(), torch.rand(4, 5, 2, 3, generator=RNG).half())
@@ -38,7 +38,7 @@ class TinyDenoiser(Quiet, DenoiserTask): ...
 
 
 def vae_task() -> TinyVAETask:
-    return TinyVAETask(randomised(PocketVAE(VAE_CONFIG)), FrameSampling(SIZE, batch=1), {})
+    return TinyVAETask(randomized(PocketVAE(VAE_CONFIG)), FrameSampling(SIZE, batch=1), {})
 
 
 def denoiser_task(
@@ -52,6 +52,6 @@ def denoiser_task(
         BatchConfig(method, Diagonal(4, 2, 1), batch_size=2, **batches),
         Clips(count=4, latents=5, size=SIZE),
     )
-    model, teacher = (randomised(Pocket(POCKET)) for _ in range(2))
+    model, teacher = (randomized(Pocket(POCKET)) for _ in range(2))
     optional_teacher = guidance and Teacher(teacher, guidance)
     return TinyDenoiser(model, tiny_vae(), config, clips, POOL, POOL, {}, optional_teacher, object_weight, precision)

@@ -217,8 +217,8 @@ def _fill(model: M, weights: dict[str, Tensor], path: Path) -> M:
         if n in expected and w.is_floating_point() != expected[n].is_floating_point()
     ]
     if wrong:
-        named = ", ".join(sorted(wrong)[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
-        raise ModelError(f"{path} does not fit its own configuration: {named}", "download or train it again")
+        listed = ", ".join(sorted(wrong)[:5]) + (f" and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise ModelError(f"{path} does not fit its own configuration: {listed}", "download or train it again")
     own = {n: w.to(expected[n].dtype, copy=True, memory_format=torch.contiguous_format) for n, w in weights.items()}
     check_finite({name: min_max(weight) for name, weight in own.items()}, lambda name: path)
     model.load_state_dict(own, assign=True)

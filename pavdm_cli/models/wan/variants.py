@@ -34,7 +34,7 @@ def _spec(name: str, repo: str, sizes: WanConfig, transformer_class: str, **valu
     common = ModelSpec(
         name=name,
         description="",
-        licence="Apache-2.0",
+        license="Apache-2.0",
         folder=Path(name),
         size=(544, 960),
         fps=24,
@@ -81,7 +81,7 @@ def _distinguishing_config(sizes: WanConfig, transformer_class: str) -> dict[str
 
 
 SKYREELS = {
-    "licence": "Skywork Community License; VAE and text encoder Apache-2.0",
+    "license": "Skywork Community License; VAE and text encoder Apache-2.0",
     "terms": SKYWORK,
 }
 SKYREELS_1_3B = Variant(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SPEC = ModelSpec(
     name="fake",
     description="a model of the tests",
-    licence="none",
+    license="none",
     folder=Path("fake"),
     size=(64, 72),
     fps=8,
