@@ -18,7 +18,7 @@ from pavdm_cli.commands.info import redo_command, stored_flags
 from pavdm_cli.generation.metadata import FIELDS
 from pavdm_cli.generation.timeline import parse_time
 from pavdm_cli.video import VideoWriter
-from pavdm_cli.video.write.output import checkpoint_path
+from pavdm_cli.video.paths import checkpoint_path
 
 ASKED = {"prompt": "a red ball", "seed": 1, "model": "pocket", "frames": 24}
 

@@ -25,7 +25,7 @@ from pavdm_cli.errors import OutputError
 from pavdm_cli.generation.checkpoint_writer import SavedFiles
 from pavdm_cli.generation.request import Request
 from pavdm_cli.runtime.signals import Stop
-from pavdm_cli.video.write.output import checkpoint_path, partial_path
+from pavdm_cli.video.paths import checkpoint_path, partial_path
 
 
 def test_objects_equal_the_files_of_a_folder() -> None:

@@ -87,6 +87,22 @@ def test_a_part_without_a_checkpoint_names_extend() -> None:
     result = pavdm("resume", "v.mp4")
     assert result.code == 3
     assert "`pavdm extend v.partial.mp4`" in result.err
+    result = pavdm(*RED, "--frames", 4, "-o", "v.mp4")
+    assert result.code == 4
+    assert "`pavdm extend v.partial.mp4` continues it from its last frames; --force discards it" in result.err
+
+
+@pytest.mark.parametrize("num_written", [0, 4, 8])
+def test_a_part_that_holds_only_copied_frames_is_not_to_be_extended(num_written: int) -> None:
+    if num_written:
+        with VideoWriter("v.partial.mp4", 64, 48, 8, metadata={"copied": 8}) as writer:
+            writer.write(np.zeros((num_written, 48, 64, 3), np.uint8))
+    else:
+        Path("v.partial.mp4").write_bytes(b"\0")  # killed while the header was written
+    for command in (("resume", "v.mp4"), (*RED, "--frames", 4, "-o", "v.mp4")):
+        result = pavdm(*command)
+        assert result.code in (3, 4)
+        assert "it holds no generated frames, so run the same command again" in result.err
 
 
 def test_other_weights_are_rejected_unless_forced(cut: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from pavdm_cli.serve.previews import CELL_SIDE, THUMBNAIL_SIDE, spritesheet, thu
 from pavdm_cli.serve.routes import videos
 from pavdm_cli.serve.worker import Worker
 from pavdm_cli.video import VideoWriter
-from pavdm_cli.video.write.output import partial_path
+from pavdm_cli.video.paths import partial_path
 
 
 @pytest.fixture(scope="module")

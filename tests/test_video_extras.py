@@ -15,9 +15,9 @@ from support.clips import ClipSpec, corners, grays, make
 from support.extending import write_extension
 
 from pavdm_cli.video import ExtensionOptions, FrameReader, VideoInfo, open_video
-from pavdm_cli.video.io.extras import shift_chapters
 from pavdm_cli.video.io.summary import describe_video
 from pavdm_cli.video.write.extras import stream_title
+from pavdm_cli.video.write.read_extras import shift_chapters
 
 NEW = [np.full((64, 96, 3), 200, np.uint8)] * 5
 CHAPTERS = ";FFMETADATA1\ntitle=Holiday\nartist=Someone\ncomment=By the sea\nplace=Rügen\n" + "".join(

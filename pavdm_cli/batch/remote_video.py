@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pavdm_cli.errors import OutputError
 from pavdm_cli.generation.checkpoint_writer import SavedFiles
 from pavdm_cli.runtime.untrusted import InvalidError, parse_json
-from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_path
+from pavdm_cli.video.paths import checkpoint_path, latents_path, partial_path
 from pavdm_cli.video.write.segment import header_size
 
 if TYPE_CHECKING:

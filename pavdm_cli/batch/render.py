@@ -14,7 +14,7 @@ from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.write_request import write_request
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.video import is_being_written, open_video, read_metadata
-from pavdm_cli.video.write.output import checkpoint_path, partial_path
+from pavdm_cli.video.paths import checkpoint_path, partial_path
 
 MAX_WAIT = 10.0  # seconds for a killed process to release its file
 

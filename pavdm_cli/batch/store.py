@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pavdm_cli.generation.checkpoint_writer import SavedFiles
 from pavdm_cli.runtime.untrusted import read_file
-from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_path
+from pavdm_cli.video.paths import checkpoint_path, latents_path, partial_path
 
 LOCAL = "file://"
 

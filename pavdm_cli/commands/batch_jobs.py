@@ -135,7 +135,8 @@ def _check_model_options(values: dict[str, Any], job_values: Mapping[str, Any], 
 
 def _name(values: Mapping[str, Any], index: int, request: Request) -> str:
     """The file of a job, in the folder of the batch. Raises: UsageError."""
-    from pavdm_cli.video.write.output import MAX_NAME_BYTES, SUFFIXES
+    from pavdm_cli.video.paths import MAX_NAME_BYTES
+    from pavdm_cli.video.write.output import SUFFIXES
 
     path = values["output"]
     if path is None:

@@ -95,7 +95,7 @@ def _find_partial(file: Path) -> Path:
     """The file, or what an interrupted run left of it. Raises: InputError if that has no frames yet."""
     from pavdm_cli import ui
     from pavdm_cli.video import partial_path
-    from pavdm_cli.video.write.output import checkpoint_path, is_checkpoint
+    from pavdm_cli.video.paths import checkpoint_path, is_checkpoint
 
     partial = file.with_suffix("") if is_checkpoint(file) else partial_path(file)
     if not partial.exists() or (file.exists() and not is_checkpoint(file)):
@@ -151,7 +151,7 @@ def count_missing(file: Path, metadata: dict[str, Any], frames_in_file: int) -> 
 
 def describe_interruption(file: Path, frames_in_file: int, num_missing: int, num_copied: int) -> str:
     """How to continue an incomplete video."""
-    from pavdm_cli.video.write.output import checkpoint_path
+    from pavdm_cli.video.paths import checkpoint_path
 
     if checkpoint_path(file).exists():
         return f"interrupted; `{command_line(('pavdm', 'resume'), str(file))}` continues it"

@@ -32,8 +32,9 @@ from pavdm_cli.video import (
     unused_path,
 )
 from pavdm_cli.video.audio.copy import suffix_for_audio
+from pavdm_cli.video.paths import truncate_stem
 from pavdm_cli.video.upscale import Scale
-from pavdm_cli.video.write.output import NUMBER_SUFFIX, truncate_stem
+from pavdm_cli.video.write.output import NUMBER_SUFFIX
 
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig

@@ -23,9 +23,10 @@ from pavdm_cli.runtime.printable import command_line
 from pavdm_cli.runtime.untrusted import stored_kinds
 from pavdm_cli.sampling.right_context import with_right_context
 from pavdm_cli.video import VideoInfo, check_output, open_video, read_metadata, resolve_output, unused_path
+from pavdm_cli.video.paths import truncate_stem
 from pavdm_cli.video.upscale import Scale
 from pavdm_cli.video.write.encode import EncoderOptions
-from pavdm_cli.video.write.output import NUMBER_SUFFIX, truncate_stem
+from pavdm_cli.video.write.output import NUMBER_SUFFIX
 from pavdm_cli.video.write.splice import SUFFIXES, Splice, keyframes, matching_params
 
 REQUIRED_FIELDS = ("pavdm", "prompt", "model", "weights", "seed", "frames", "fps", "method", "crf")

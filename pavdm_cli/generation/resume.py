@@ -19,10 +19,10 @@ from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.hub.download import sha256_of
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.runtime.printable import command_line
 from pavdm_cli.video import read_metadata
+from pavdm_cli.video.paths import checkpoint_path, is_checkpoint, latents_path, partial_path
 from pavdm_cli.video.write.growing_file import hash_prefix
-from pavdm_cli.video.write.output import checkpoint_path, is_checkpoint, latents_path, partial_path
+from pavdm_cli.video.write.output import advice_without_checkpoint
 
 # Metadata fields that may differ: free text, frame counts, and paths of weights (compared by digest).
 IGNORED_FIELDS = ("attention_reason", "frames", "model", "lora")
@@ -59,8 +59,7 @@ def find_interrupted(file: Path) -> InterruptedVideo | None:
         _check_is_generated(file)
         return None
     if partial.exists():
-        hint = f"`{command_line(('pavdm', 'extend'), str(partial))}` continues it from its last frames"
-        raise InputError(f"{partial} has no checkpoint", hint)
+        raise InputError(f"{partial} has no checkpoint", advice_without_checkpoint(partial))
     raise InputError(
         f"no interrupted video found for {file}", "name the video, for example boat.mp4 or boat.partial.mp4"
     )

@@ -22,8 +22,8 @@ from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.loop import tail
 from pavdm_cli.video import read_frames_at, read_metadata
+from pavdm_cli.video.paths import checkpoint_path, latents_path, partial_path
 from pavdm_cli.video.write.growing_file import hash_prefix
-from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_path
 
 
 @dataclass(frozen=True, slots=True)

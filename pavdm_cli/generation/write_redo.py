@@ -48,7 +48,7 @@ from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.runtime.durable import sync_folder
 from pavdm_cli.sampling.loop import empty_state, state_from_clip
 from pavdm_cli.sampling.noise import seeded_noise
-from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_path
+from pavdm_cli.video.paths import checkpoint_path, latents_path, partial_path
 from pavdm_cli.video.write.splice import SpliceWriter
 
 SHARED_FIELDS = ("pavdm", "frames", "attention_reason", "versions", "model", "lora")  # that redo records omit

@@ -14,8 +14,9 @@ from typing import Literal
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.request import Request
 from pavdm_cli.serve.feed import Feed
+from pavdm_cli.video.frame import Frame
 from pavdm_cli.video.upscale import Scale, Upscaler
-from pavdm_cli.video.write.encode import EncoderOptions, Frame, VideoParams, can_encode
+from pavdm_cli.video.write.encode import EncoderOptions, VideoParams, can_encode
 from pavdm_cli.video.write.executor import SerialExecutor
 from pavdm_cli.video.write.segment import ENCODERS, header_size
 from pavdm_cli.video.write.segmented import SegmentedEncoder

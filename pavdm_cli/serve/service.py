@@ -24,7 +24,8 @@ from pavdm_cli.serve.session import Hub
 from pavdm_cli.serve.settings import MEDIA_TYPES, ServeSettings
 from pavdm_cli.serve.store import State, Store, VideoRecord
 from pavdm_cli.serve.worker import Worker, request_of
-from pavdm_cli.video.write.output import open_locked, partial_path
+from pavdm_cli.video.paths import partial_path
+from pavdm_cli.video.write.output import open_locked
 
 MAX_TRANSCODES = 2  # stored videos that are converted at a time, each on one core
 STATUS: dict[State, Literal["queued", "in_progress", "completed", "failed"]] = {  # OpenAI's words for our states

@@ -20,7 +20,7 @@ from pavdm_cli.generation.write import build_metadata
 from pavdm_cli.generation.write_extension import extension_metadata
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.video import read_image
-from pavdm_cli.video.write.output import checkpoint_path, partial_path
+from pavdm_cli.video.paths import checkpoint_path, partial_path
 
 TOO_LATE = "the rest of the video is already being denoised"
 

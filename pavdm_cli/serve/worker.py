@@ -22,7 +22,7 @@ from pavdm_cli.serve.session import Hub, Session
 from pavdm_cli.serve.settings import ServeSettings
 from pavdm_cli.serve.steering import steer
 from pavdm_cli.serve.store import Store, VideoRecord, now
-from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_path
+from pavdm_cli.video.paths import checkpoint_path, latents_path, partial_path
 
 
 class Worker:

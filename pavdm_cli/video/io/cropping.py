@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pavdm_cli.video.frame import Frame
 from pavdm_cli.video.matroska_header import read_integer
-from pavdm_cli.video.write.encode import Frame
 
 # IDs of Matroska's elements
 CROP_ELEMENTS = {"left": b"\x54\xcc", "top": b"\x54\xbb", "right": b"\x54\xdd", "bottom": b"\x54\xaa"}

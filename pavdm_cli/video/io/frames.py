@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pavdm_cli.runtime.printable import pluralize
+from pavdm_cli.video.frame import Frame
 from pavdm_cli.video.io.deinterlace import Deinterlacer, TimedFrame
 from pavdm_cli.video.io.info import VideoInfo, decode_frames, video_stream
 from pavdm_cli.video.io.input import open_input
 from pavdm_cli.video.io.rgb import RGBConverter, has_transparency
 from pavdm_cli.video.resize import scale_to_cover
 from pavdm_cli.video.upscale import Scale, downscale
-from pavdm_cli.video.write.encode import Frame
 
 UNSCALED = Scale()
 

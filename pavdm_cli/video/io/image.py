@@ -17,10 +17,10 @@ import numpy as np
 
 from pavdm_cli.errors import InputError
 from pavdm_cli.runtime.install_hints import install_command
+from pavdm_cli.video.frame import Frame
 from pavdm_cli.video.io.info import TOO_LARGE
 from pavdm_cli.video.io.input import Limits, check_input
 from pavdm_cli.video.io.orientation import Orientation
-from pavdm_cli.video.write.encode import Frame
 
 if TYPE_CHECKING:
     from PIL import Image

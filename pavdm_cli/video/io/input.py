@@ -16,7 +16,7 @@ from av.container import InputContainer
 from pavdm_cli.errors import InputError
 from pavdm_cli.runtime.printable import command_line
 from pavdm_cli.video.io.truncation import is_truncated
-from pavdm_cli.video.write.output import checkpoint_path, partial_path
+from pavdm_cli.video.paths import checkpoint_path, partial_path
 
 # FFmpeg demuxers of self-contained files, which reference no other file or address.
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,flv,ogg,asf,mxf"

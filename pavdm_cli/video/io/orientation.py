@@ -11,7 +11,7 @@ import av
 import numpy as np
 from av.buffer import Buffer
 
-from pavdm_cli.video.write.encode import Frame
+from pavdm_cli.video.frame import Frame
 
 
 @dataclass(frozen=True, slots=True)

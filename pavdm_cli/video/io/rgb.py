@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pavdm_cli.video.color_space import BT2020, HLG, PQ, frame_color_space, is_hdr_or_wide_gamut
 from pavdm_cli.video.convert import FrameConverter
-from pavdm_cli.video.write.encode import Frame
+from pavdm_cli.video.frame import Frame
 
 REFERENCE_WHITE = 203.0  # nits (ITU-R BT.2408)
 KNEE = 0.7  # fraction of reference white above which highlights are rolled off

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pavdm_cli.video.color_space import BT709_LIMITED, ColorSpace
+from pavdm_cli.video.frame import Frame
 from pavdm_cli.video.upscale import Scale
 
 if TYPE_CHECKING:
     from pavdm_cli.video.write.remux import OtherStreams
 
-Frame = NDArray[np.uint8]  # (H, W, 3), RGB, upright
 
 # x264 otherwise selects algorithms by CPU, and its AVX-512 code reads uninitialized memory.
 X264_DETERMINISTIC = "cpu-independent=1"

@@ -17,16 +17,17 @@ import av
 from pavdm_cli.errors import InputError, OutputError
 from pavdm_cli.video.audio.copy import AudioMode, check_audio, supported_streams
 from pavdm_cli.video.color_space import can_pass_through, output_color_space
+from pavdm_cli.video.frame import Frame
 from pavdm_cli.video.io.frames import FrameReader
 from pavdm_cli.video.io.info import VideoInfo
 from pavdm_cli.video.io.input import open_input
 from pavdm_cli.video.io.orientation import Orientation
 from pavdm_cli.video.metadata import Metadata, to_comment
+from pavdm_cli.video.paths import partial_path
 from pavdm_cli.video.resize import scale_to_cover
 from pavdm_cli.video.upscale import Scale, Upscaler
-from pavdm_cli.video.write.encode import EncoderOptions, Frame, VideoParams
+from pavdm_cli.video.write.encode import EncoderOptions, VideoParams
 from pavdm_cli.video.write.gif import GifEncoder
-from pavdm_cli.video.write.output import partial_path
 from pavdm_cli.video.write.segmented import SegmentedEncoder
 from pavdm_cli.video.write.stream_copy import StreamCopy
 from pavdm_cli.video.write.writer import BaseWriter

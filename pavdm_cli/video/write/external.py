@@ -19,11 +19,11 @@ import numpy as np
 from pavdm_cli.errors import OutputError, UsageError
 from pavdm_cli.runtime.install_hints import install_command
 from pavdm_cli.video.convert import SWSCALE_FLAGS
+from pavdm_cli.video.frame import Frame
 from pavdm_cli.video.write.encode import (
     MUXER_BITEXACT,
     X264_DETERMINISTIC,
     EncoderOptions,
-    Frame,
     VideoParams,
     WholeFileEncoder,
     pad_to_even,

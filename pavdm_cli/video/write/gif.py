@@ -10,7 +10,8 @@ import av
 import numpy as np
 from av.filter import Graph
 
-from pavdm_cli.video.write.encode import Frame, VideoParams, WholeFileEncoder
+from pavdm_cli.video.frame import Frame
+from pavdm_cli.video.write.encode import VideoParams, WholeFileEncoder
 from pavdm_cli.video.write.sink import Sink
 
 GIF_PALETTE = {"stats_mode": "single", "reserve_transparent": "0"}  # one palette per frame: constant memory

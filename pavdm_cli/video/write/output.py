@@ -6,20 +6,18 @@ import os
 import re
 import sys
 import unicodedata
-import zlib
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
-from pavdm_cli.errors import OutputError, UsageError
-from pavdm_cli.runtime.durable import TEMPORARY
+from pavdm_cli.errors import InputError, OutputError, UsageError
 from pavdm_cli.runtime.printable import command_line
+from pavdm_cli.video.io.info import open_video
+from pavdm_cli.video.metadata import read_metadata
+from pavdm_cli.video.paths import MAX_NAME_BYTES, checkpoint_path, fits, partial_path, truncate_stem
 
 SUFFIXES = (".mp4", ".mkv", ".webm", ".gif")
-MAX_NAME_BYTES = 255  # on all common file systems
-CHECKPOINT_SUFFIX, LATENTS_SUFFIX = ".state", ".latents"
-LONGEST_ENDING = CHECKPOINT_SUFFIX + TEMPORARY  # the longest of the files that belong to a partial one
 NUMBER_SUFFIX = "-0000"  # room for the number that distinguishes names
 
 
@@ -30,7 +28,7 @@ def check_output(path: str | os.PathLike[str], force: bool = False) -> Path:
     another run is writing and, without `force`, an existing file or partial file.
     """
     target = Path(os.path.expanduser(path))  # unlike Path.expanduser, accepts unknown users
-    if not _fits(target.name):
+    if not fits(target.name):
         length = f"{len(os.fsencode(target.name))} bytes"
         raise OutputError(f"the video's name is too long, {length}", f"file systems allow {MAX_NAME_BYTES} at most")
     if target.suffix.lower() not in SUFFIXES:
@@ -43,41 +41,6 @@ def check_output(path: str | os.PathLike[str], force: bool = False) -> Path:
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror}", "choose another place with -o") from None
     return target
-
-
-def partial_path(path: Path) -> Path:
-    """The name of a video while it grows: NAME.partial.EXT, with a NAME that is too long shortened."""
-    ending = f".partial{path.suffix}"
-    if _fits(path.stem + ending + LONGEST_ENDING):
-        return path.with_name(path.stem + ending)
-    ending = f"-{zlib.crc32(os.fsencode(path.name)):08x}{ending}"  # distinguishes names with the same start
-    return path.with_name(truncate_stem(path.stem, ending + LONGEST_ENDING) + ending)
-
-
-def checkpoint_path(partial: Path) -> Path:
-    """The name of the checkpoint of a partial file: NAME.partial.EXT.state."""
-    return partial.with_name(partial.name + CHECKPOINT_SUFFIX)
-
-
-def is_checkpoint(file: Path) -> bool:
-    """Whether a file has the name of a checkpoint."""
-    return file.name.endswith(CHECKPOINT_SUFFIX)
-
-
-def latents_path(partial: Path) -> Path:
-    """The name of the latents of a partial file that cannot be continued: NAME.partial.EXT.latents."""
-    return partial.with_name(partial.name + LATENTS_SUFFIX)
-
-
-def truncate_stem(stem: str, ending: str) -> str:
-    """The longest start of `stem` that leaves room for `ending`: file systems count bytes, not characters."""
-    while not _fits(stem + ending):
-        stem = stem[:-1]
-    return stem
-
-
-def _fits(name: str) -> bool:
-    return len(os.fsencode(name)) <= MAX_NAME_BYTES
 
 
 def open_locked(partial: Path) -> BinaryIO:
@@ -156,9 +119,20 @@ def _check_unfinished(target: Path, partial: Path, force: bool) -> None:
     """Protect the partial file of an interrupted run, which may hold hours of work."""
     if not force and partial.exists() and (partial.stat().st_size or checkpoint_path(partial).exists()):
         resume = f"`{command_line(('pavdm', 'resume'), str(target))}` continues it"
-        extend = "`pavdm extend` continues it under another name"
-        hint = f"{resume if checkpoint_path(partial).exists() else extend}; --force discards it"
-        raise OutputError(f"{partial} exists: an interrupted run left it", hint)
+        advice = resume if checkpoint_path(partial).exists() else advice_without_checkpoint(partial)
+        raise OutputError(f"{partial} exists: an interrupted run left it", f"{advice}; --force discards it")
+
+
+def advice_without_checkpoint(partial: Path) -> str:
+    """What to do with a partial file that has no checkpoint: there was none yet, or it was deleted."""
+    try:
+        num_copied = (read_metadata(partial) or {}).get("copied")
+        num_new = open_video(partial).frames - (num_copied if isinstance(num_copied, int) else 0)
+    except InputError:  # no frames yet
+        num_new = 0
+    if num_new <= 0:
+        return "it holds no generated frames, so run the same command again"
+    return f"`{command_line(('pavdm', 'extend'), str(partial))}` continues it from its last frames"
 
 
 def _lock(file: BinaryIO) -> None:

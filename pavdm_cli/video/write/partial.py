@@ -13,7 +13,8 @@ import av
 
 from pavdm_cli.errors import OutputError
 from pavdm_cli.runtime.durable import sync_folder
-from pavdm_cli.video.write.output import open_locked, truncate_stem
+from pavdm_cli.video.paths import truncate_stem
+from pavdm_cli.video.write.output import open_locked
 
 
 class PartialFile:

@@ -12,7 +12,8 @@ import numpy as np
 
 from pavdm_cli.runtime.durable import TEMPORARY
 from pavdm_cli.video.convert import FrameConverter
-from pavdm_cli.video.write.encode import ZERO, EncoderOptions, EncoderState, Frame, VideoParams, pad_to_even
+from pavdm_cli.video.frame import Frame
+from pavdm_cli.video.write.encode import ZERO, EncoderOptions, EncoderState, VideoParams, pad_to_even
 from pavdm_cli.video.write.growing_file import GrowingFile
 from pavdm_cli.video.write.remux import OtherStreams, Remux
 from pavdm_cli.video.write.segment import Segment, decoding_delay

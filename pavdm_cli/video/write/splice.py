@@ -16,11 +16,12 @@ import av
 import numpy as np
 
 from pavdm_cli.runtime.durable import TEMPORARY
+from pavdm_cli.video.frame import Frame
 from pavdm_cli.video.io.info import VideoInfo, video_stream
 from pavdm_cli.video.io.input import open_input
 from pavdm_cli.video.metadata import Metadata, to_comment
 from pavdm_cli.video.upscale import Upscaler
-from pavdm_cli.video.write.encode import EncoderOptions, Frame, VideoParams
+from pavdm_cli.video.write.encode import EncoderOptions, VideoParams
 from pavdm_cli.video.write.extend import fit_frame, params_of_video
 from pavdm_cli.video.write.remux import Remux, SurroundingPackets
 from pavdm_cli.video.write.segment import Segment, decoding_delay

@@ -15,9 +15,10 @@ import av
 
 from pavdm_cli.video.color_space import BT709, HD_HEIGHT, SMPTE170M
 from pavdm_cli.video.convert import FrameConverter
+from pavdm_cli.video.frame import Frame
 from pavdm_cli.video.metadata import Metadata, to_comment
 from pavdm_cli.video.upscale import Upscaler
-from pavdm_cli.video.write.encode import EncoderOptions, Frame, VideoParams, pad_to_even
+from pavdm_cli.video.write.encode import EncoderOptions, VideoParams, pad_to_even
 from pavdm_cli.video.write.executor import SerialExecutor
 from pavdm_cli.video.write.segmented import SegmentedEncoder
 

@@ -12,9 +12,9 @@ import av
 from av.container import OutputContainer
 
 from pavdm_cli.video.audio.copy import AudioCopy, AudioMode, AudioTrack, audio_notes, audio_starts, supported_streams
-from pavdm_cli.video.io.extras import dropped_note, read_extras
 from pavdm_cli.video.io.info import VideoInfo, video_stream
 from pavdm_cli.video.io.input import open_input
+from pavdm_cli.video.write.read_extras import dropped_note, read_extras
 from pavdm_cli.video.write.subtitles import Subtitles
 
 Packets: TypeAlias = "list[av.Packet[Any]]"

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import av
 
+from pavdm_cli.video.frame import Frame
 from pavdm_cli.video.upscale import Upscaler
-from pavdm_cli.video.write.encode import ZERO, Encoder, EncoderState, Frame
+from pavdm_cli.video.write.encode import ZERO, Encoder, EncoderState
 from pavdm_cli.video.write.remux import OtherStreams
 
 

@@ -17,13 +17,14 @@ from pavdm_cli.errors import OutputError, PavdmError
 from pavdm_cli.runtime.diagnose import write_hint
 from pavdm_cli.runtime.durable import TEMPORARY
 from pavdm_cli.runtime.printable import command_line, pluralize
+from pavdm_cli.video.frame import Frame
 from pavdm_cli.video.metadata import Metadata, to_comment
+from pavdm_cli.video.paths import checkpoint_path, latents_path, partial_path
 from pavdm_cli.video.upscale import Upscaler
-from pavdm_cli.video.write.encode import Encoder, EncoderOptions, EncoderState, Frame, VideoParams
+from pavdm_cli.video.write.encode import Encoder, EncoderOptions, EncoderState, VideoParams
 from pavdm_cli.video.write.executor import SerialExecutor
 from pavdm_cli.video.write.external import ExternalEncoder, find_ffmpeg
 from pavdm_cli.video.write.gif import GifEncoder
-from pavdm_cli.video.write.output import checkpoint_path, latents_path, partial_path
 from pavdm_cli.video.write.partial import PartialFile
 from pavdm_cli.video.write.segmented import SegmentedEncoder
 from pavdm_cli.video.write.upscaling import UpscalingEncoder
