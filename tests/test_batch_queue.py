@@ -135,6 +135,24 @@ def test_a_job_that_kills_its_processes_is_given_up_unless_it_gets_on(store: Sto
     assert watching.status(NAME).state == "failed"
 
 
+def test_a_job_whose_processes_die_soon_but_get_on_is_not_given_up(store: Store) -> None:
+    queue = open_queue(store)
+    for number, frames in enumerate([(4,), (4, 4), (8, 4)], 1):
+        attempt = queue.claim(NAME, queue.status(NAME, number - 1), threads=1)
+        assert attempt is not None
+        assert attempt.number == number
+        heartbeat = worker.Heartbeat(queue, job(), attempt)
+        with heartbeat.running():  # far shorter than a period
+            for count in frames:
+                heartbeat.add_frames(count)
+            deadline = time.monotonic() + worker.RENEWAL_PERIOD / 2
+            while (status := queue.status(NAME)).attempt.frames < sum(frames) and time.monotonic() < deadline:
+                time.sleep(0.01)
+        assert status.attempt.frames == sum(frames)
+        status = queue.status(NAME, last_dead_attempt=number)
+        assert (status.state, status.failures) == ("queued", 0)
+
+
 def test_a_done_job_is_done_while_its_video_is_there(store: Store) -> None:
     queue = open_queue(store)
     ended(queue, "done", 8)

@@ -21,6 +21,9 @@ from pavdm_cli.runtime.signals import Stop
 from pavdm_cli.runtime.threads import share_cores
 
 RENEWAL_PERIOD = 2.0  # seconds between renewals of an attempt
+IMMEDIATE_UPDATES = (
+    2  # resumed frames and the first new ones are stored at once: an attempt that dies early made progress
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Heartbeat:
     job: Job
     attempt: Attempt
     lost: bool = False
+    _num_updates: int = 0
+    _wake: threading.Event = field(default_factory=threading.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
@@ -52,11 +57,23 @@ class Heartbeat:
             yield
         finally:
             self._stop.set()
+            self._wake.set()
             thread.join()
 
     def _beat(self) -> None:
-        while not self._stop.wait(RENEWAL_PERIOD):
+        while True:
+            self._wake.wait(RENEWAL_PERIOD)
+            self._wake.clear()
+            if self._stop.is_set():
+                return
             self.renew()
+
+    def add_frames(self, frames: int) -> None:
+        """Count frames that a crash cannot lose."""
+        self.attempt = replace(self.attempt, frames=self.attempt.frames + frames)
+        self._num_updates += 1
+        if self._num_updates <= IMMEDIATE_UPDATES:
+            self._wake.set()
 
     def is_lost(self) -> bool:
         """Look whether another process has taken the job over. Raises: OSError."""
@@ -127,7 +144,7 @@ def perform(queue: Queue, job: Job, attempt: Attempt, models: ModelCache, stop: 
     heartbeat, start_time = Heartbeat(queue, job, attempt), time.monotonic()
 
     def count(frames: int) -> None:
-        heartbeat.attempt = replace(heartbeat.attempt, frames=heartbeat.attempt.frames + frames)
+        heartbeat.add_frames(frames)
         listener.on_progress(job, heartbeat.attempt.frames)
 
     control = RunControl(count, lambda: stop() or heartbeat.lost, stop.interruptible)
