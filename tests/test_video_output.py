@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -53,6 +54,15 @@ def test_force_accepts_an_existing_name_without_touching_it(tmp_path: Path) -> N
     (tmp_path / "taken.partial.MP4").write_bytes(b"interrupted")
     assert check_output(tmp_path / "taken.MP4", force=True) == tmp_path / "taken.MP4"
     assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == [b"older", b"interrupted"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no FIFOs in folders")
+def test_what_is_not_a_regular_file_is_never_replaced(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for force in (False, True):
+        with pytest.raises(OutputError, match=r"pipe\.mp4 is not a regular file"):
+            check_output(tmp_path / "pipe.mp4", force)
+    assert (tmp_path / "pipe.mp4").is_fifo()
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")

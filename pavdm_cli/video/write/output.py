@@ -100,6 +100,8 @@ def slug(prompt: str, max_length: int = 48) -> str:
 def _check_free(target: Path, force: bool) -> None:
     if target.is_dir():
         raise OutputError(f"{target} is a folder", "name a file, for example -o video.mp4")
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{target} is not a regular file", "name a file, or write to standard output with -o -")
     if os.path.lexists(target) and not force:  # including broken links
         raise OutputError(f"{target} already exists", "use --force to replace it, or another name with -o")
     if not target.parent.is_dir():
