@@ -153,8 +153,8 @@ class Model:
         Raises: UsageError, ModelError, DeviceError.
         """
         self._loaded_model = self._loaded_model or load(config)
-        if difference := self._loaded_model.difference(config):
-            raise UsageError(f"the model was loaded with a different {difference}", "load a new one with load_model")
+        if reload_reason := self._loaded_model.reload_reason(config):
+            raise UsageError(f"the model was loaded with a different {reload_reason}", "load a new one with load_model")
         return self._loaded_model.adapt(config)
 
 

@@ -169,10 +169,12 @@ def test_sinks_are_the_first_chunks_that_are_shown() -> None:
     ("request_", "message"),
     [
         (make_request(context=2, method="rw"), "--method rw, which adds noise"),
-        (make_request(sink=1, method="rn", edit_ratio=0.5), "--edit-ratio, whose clips"),
+        (make_request(sink=1, method="rn", edit_ratio=0.5), "--edit-ratio, which denoises the context"),
         (make_request(context=2, model="opensora-v1.2"), "bidirectional attention"),
-        (make_request(context=65), "--context must be 0 to 64"),
-        (make_request(sink=-1), "--sink must be 0 to 64"),
+        (make_request(context=2, ramp_up="full"), "with --ramp-up full$"),
+        (make_request(sink=1, method="windows"), "with --method windows$"),
+        (make_request(context=65), "the context must be 0 to 64"),
+        (make_request(sink=-1), "the sink must be 0 to 64"),
     ],
 )
 def test_more_clean_chunks_are_rejected_where_they_cannot_be(request_: Request, message: str) -> None:

@@ -58,7 +58,7 @@ def test_what_makes_no_difference_to_pocket_is_a_note(command, tmp_path, monkeyp
 
 
 IN_PLACE = "note: --offload has no benefit on a CPU: it only uses more memory"
-AT_ONCE = "note: --cfg-batching does nothing here: guidance already needs only one forward pass"
+AT_ONCE = "note: --cfg-batching has no effect here: each step is a single forward pass"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from pavdm_cli.commands import torchrun
 from pavdm_cli.errors import DeviceError, PavdmError, UsageError
 from pavdm_cli.generation import memory_plan, pipeline
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.processes import for_processes
+from pavdm_cli.generation.processes import configure_processes
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.generation.timeline import PromptChange
 from pavdm_cli.models.parallel import Channel, LostProcessError
@@ -139,7 +139,7 @@ def test_two_processes_give_the_latents_of_one(kind, options, tmp_path, monkeypa
     config = tiny_config(tmp_path, kind, cfg_batching="sequential", **options)
     alone = sample(config)
     with worker(monkeypatch) as other:
-        together = sample(for_processes(config, 2))
+        together = sample(configure_processes(config, 2))
         assert torch.equal(together, alone)
         assert other.channel.methods.count("velocity") == config.total_steps
         assert other.runner is not None
@@ -153,26 +153,26 @@ def test_two_processes_follow_a_prompt_timeline(tmp_path, monkeypatch):
     config = tiny_config(tmp_path, cfg_batching="sequential", **changes)
     alone = sample(config)
     with worker(monkeypatch) as other:
-        assert torch.equal(sample(for_processes(config, 2)), alone)
+        assert torch.equal(sample(configure_processes(config, 2)), alone)
         assert other.channel.methods.count("text_kv") > 2
 
 
 def test_results_that_rank_0_drops_are_dropped(tmp_path, monkeypatch):
     config = tiny_config(tmp_path, context=1, context_cache="reuse", frames=49)
     with worker(monkeypatch) as other:
-        sample(for_processes(config, 2))
+        sample(configure_processes(config, 2))
         assert other.channel.methods.count("prefill") > 4
         assert len(other.values) < 8
 
 
 def test_an_error_of_a_worker_is_raised_by_rank_0(tmp_path, monkeypatch):
-    config = for_processes(tiny_config(tmp_path), 2)
+    config = configure_processes(tiny_config(tmp_path), 2)
     with worker(monkeypatch, fail="velocity"), pytest.raises(LostProcessError, match="process 1 failed: ZeroDiv"):
         sample(config)
 
 
 def test_the_end_of_a_worker_is_raised_by_rank_0(tmp_path, monkeypatch):
-    config = for_processes(tiny_config(tmp_path), 2)
+    config = configure_processes(tiny_config(tmp_path), 2)
     with worker(monkeypatch, fail="end"), pytest.raises(DeviceError, match="another process of this video has ended"):
         sample(config)
 
@@ -188,22 +188,22 @@ def test_the_end_of_a_worker_is_raised_by_rank_0(tmp_path, monkeypatch):
 )
 def test_what_several_processes_cannot_share_is_refused(count, options, message, tmp_path):
     config = tiny_config(tmp_path, **options)
-    assert for_processes(config, 1) is config
+    assert configure_processes(config, 1) is config
     with pytest.raises(UsageError, match=f"{count} processes cannot make one video .*{message}"):
-        for_processes(config, count)
+        configure_processes(config, count)
 
 
 def test_steps_of_several_processes_are_not_captured(tmp_path):
-    config = for_processes(tiny_config(tmp_path), 2)
+    config = configure_processes(tiny_config(tmp_path), 2)
     assert "several processes" in config.graph_conflict
     on = replace(tiny_config(tmp_path / "on"), execution=replace(config.execution, processes=1, cuda_graphs="on"))
     with pytest.raises(UsageError, match="--cuda-graphs on"):
-        for_processes(on, 2)
+        configure_processes(on, 2)
 
 
 def test_the_plan_counts_other_processes(tmp_path):
     config = tiny_config(tmp_path)
-    (alone,), (together,) = (memory_plan.estimate_plan(for_processes(config, count)).devices for count in (1, 2))
+    (alone,), (together,) = (memory_plan.estimate_plan(configure_processes(config, count)).devices for count in (1, 2))
     assert "other processes" not in alone.parts
     parts = ("transformer", "text KV and modulation", "activations of a step", "libraries (estimate)")
     assert together.parts["other processes"][2] == sum(together.parts[name][2] for name in parts)

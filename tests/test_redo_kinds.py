@@ -132,8 +132,8 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "another encoder": ({"crf": 30}, 3, "was re-encoded, or written by another version"),
     "no such model": ({"model": "gone"}, 5, "gone"),
     "other weights": ({"weights": "0123456789abcdef"}, 5, "was generated with different weights of pocket"),
-    "clip after clip": ({"method": "rn"}, 2, "--method rn cannot be conditioned on the frames after the span"),
-    "always full": ({"ramp_up": "full"}, 2, "--ramp-up full cannot be conditioned"),
+    "clip after clip": ({"method": "rn"}, 2, "with --method rn, a span cannot be conditioned"),
+    "always full": ({"ramp_up": "full"}, 2, "with --ramp-up full, a span cannot be conditioned"),
 }
 
 

@@ -160,6 +160,21 @@ def test_values_below_one_are_rejected(name: str, value: str) -> None:
         METHODS[name](**{"steps": 6, "window": 6, "chunk": 2, value: 0})
 
 
+@pytest.mark.parametrize(
+    ("values", "message", "hint"),
+    [
+        ((30, 5, 5), "larger than the context of 5 latents, got 5", "try --window 10"),
+        ((30, 7, 5, 1, 3), "a multiple of --chunk 5 with --stride, got 7", "try --window 10"),
+        ((30, 10, 5, 2), "larger than the context of 10 latents, got 10", "try --window 15"),
+    ],
+)
+def test_a_window_holds_its_context_and_with_a_stride_whole_chunks(values, message: str, hint: str) -> None:
+    with pytest.raises(UsageError, match=f"^--window must be {message}$") as error:
+        METHODS["windows"](*values)
+    assert error.value.hint == hint
+    assert METHODS["windows"](30, 7, 5, 1).window == 2
+
+
 def test_a_schedule_needs_no_torch() -> None:
     code = "import sys, pavdm_cli.sampling.schedule; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

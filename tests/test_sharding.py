@@ -23,7 +23,7 @@ from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.generation import memory_advice, memory_parts, memory_plan, memory_report, pipeline
 from pavdm_cli.generation.advice import advice
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.processes import for_processes
+from pavdm_cli.generation.processes import configure_processes
 from pavdm_cli.models.adapter import Placement
 from pavdm_cli.models.distributed import is_sharded, local_rows
 from pavdm_cli.models.execution import ExecutionConfig
@@ -137,9 +137,9 @@ def on_gpu(folder: Path, **values: Any) -> GenerationConfig:
 def test_weights_are_sharded_only_if_a_gpu_cannot_hold_them(tmp_path, gpu, monkeypatch):
     monkeypatch.setattr(memory_plan, "text_bytes", lambda config: {})
     config = on_gpu(tmp_path / "tiny")
-    together = for_processes(config, 2)
+    together = configure_processes(config, 2)
     assert (together.execution.shard_weights, together.execution.sharded) == ("off", False)
-    sharded = for_processes(replace(config, execution=replace(config.execution, shard_weights="on")), 2)
+    sharded = configure_processes(replace(config, execution=replace(config.execution, shard_weights="on")), 2)
     whole, less = (max(memory_plan.estimate_plan(plan).devices[0].needs) for plan in (together, sharded))
     assert whole > less
     # decoding needs more than denoising in this tiny model; the weights alone decide here
@@ -147,16 +147,16 @@ def test_weights_are_sharded_only_if_a_gpu_cannot_hold_them(tmp_path, gpu, monke
         memory_parts, "transformer_bytes", lambda model, execution: (10**9 // (1 + execution.sharded), 0)
     )
     gpu["cuda"] = 7 * 10**8
-    together = for_processes(config, 2)
+    together = configure_processes(config, 2)
     assert together.execution.sharded
     assert "weights are sharded: the transformer does not fit on one GPU" in together.notes
     assert memory_plan.choose_plan(together).fits
-    off = for_processes(replace(config, execution=replace(config.execution, shard_weights="off")), 2)
+    off = configure_processes(replace(config, execution=replace(config.execution, shard_weights="off")), 2)
     assert "--shard-weights on saves 0.5 GB" in memory_advice.refusal(memory_plan.choose_plan(off)).hint
 
 
 def test_the_table_has_a_row_for_every_gpu(tmp_path, gpu):
-    plan = memory_plan.estimate_plan(for_processes(on_gpu(tmp_path / "tiny", shard_weights="on"), 2))
+    plan = memory_plan.estimate_plan(configure_processes(on_gpu(tmp_path / "tiny", shard_weights="on"), 2))
     rows = {row[0]: row[1:] for row in memory_report.format_rows(plan)}
     assert {"total on cuda of rank 0", "total on cuda of each other rank", "gathered weights"} <= rows.keys()
     assert memory_report.figures(plan)["settings"]["shard_weights"] == "on"
@@ -164,14 +164,14 @@ def test_the_table_has_a_row_for_every_gpu(tmp_path, gpu):
 
 def test_sharded_weights_allow_any_number_of_processes(tmp_path):
     config = tiny_config(write_tiny(tmp_path / "tiny", "wan"), "wan", guidance=1.0)
-    assert for_processes(config, 3).execution.sharded
+    assert configure_processes(config, 3).execution.sharded
     with pytest.raises(UsageError, match="a single forward pass"):
-        for_processes(config.with_execution(shard_weights="off"), 2)
+        configure_processes(config.with_execution(shard_weights="off"), 2)
 
 
 def test_sharded_weights_need_processes_and_no_offloading(tmp_path):
     config = tiny_config(write_tiny(tmp_path / "tiny", "wan"), "wan")
-    assert not for_processes(config, 1).execution.sharded
+    assert not configure_processes(config, 1).execution.sharded
     assert any("--shard-weights has no effect in one process" in line for line in advice(config))
     with pytest.raises(UsageError, match="--shard-weights on cannot be combined with --offload"):
         ExecutionConfig(shard_weights="on", offload="model")

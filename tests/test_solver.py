@@ -42,7 +42,7 @@ def table(schedule: Schedule, seed: int = 0) -> Table:
     generator = torch.Generator().manual_seed(seed)
     coefficients = 0.3 * torch.randn(schedule.steps + 3, 3, 4, generator=generator, dtype=torch.float64)
     coefficients[..., 0] += 1
-    for row in (0, levels.unstarted_row, levels.context_row):
+    for row in (0, levels.unstarted_level, levels.context_level):
         coefficients[row] = torch.tensor([1.0, 0, 0, 0])
     return Table(levels, coefficients)
 
@@ -100,10 +100,10 @@ def test_a_history_that_stays_behind_its_latents_is_caught() -> None:
 
 def test_rows_for_waiting_latents_and_the_context_do_not_step() -> None:
     levels = noise_levels(torch.linspace(0, 1, 5).double(), context=0.02)
-    assert (levels.steps, levels.unstarted_row, levels.context_row) == (4, 5, 6)
-    assert levels.sigmas[levels.unstarted_row] == 1
+    assert (levels.steps, levels.unstarted_level, levels.context_level) == (4, 5, 6)
+    assert levels.sigmas[levels.unstarted_level] == 1
     window = torch.randn(1, 3, 1, 2, 2).double()
-    rows = torch.tensor([0, levels.unstarted_row, levels.context_row], dtype=torch.int32)
+    rows = torch.tensor([0, levels.unstarted_level, levels.context_level], dtype=torch.int32)
     result, _ = build_solver(torch.linspace(0, 1, 5).double()).step(window, torch.ones_like(window), rows, ())
     assert torch.equal(result, window)
 
@@ -118,7 +118,7 @@ def test_a_model_with_noisy_context_is_prefilled_at_every_step() -> None:
 
     schedule = pa(6, 6, 2)
     out = list(sample(schedule, Seeing(), NOISE, replace(build_solver(levels.sigmas[:-2]), levels=levels), chunks=3))
-    assert {level for _, level in calls} == {levels.context_row}
+    assert {level for _, level in calls} == {levels.context_level}
     assert len(calls) == schedule.total_steps(3) - schedule.steps
     now = schedule.steps  # the first step after the first chunk has left
     fresh = torch.stack([NOISE(index, now) for index in range(2)], dim=1).double()

@@ -24,12 +24,12 @@ def test_sigmas_and_timesteps_are_the_recorded_ones(case: dict[str, float]) -> N
     levels, name = wan_levels(steps, shift, 20), f"s{steps}_shift{shift:g}"
     torch.testing.assert_close(levels.sigmas[: steps + 1].flip(0), recorded[f"{name}.sigmas"], rtol=0, atol=1e-7)
     assert torch.equal(levels.timesteps[1 : steps + 1].flip(0).long(), recorded[f"{name}.timesteps"])
-    assert (levels.timesteps[0], levels.timesteps[levels.unstarted_row], levels.timesteps[levels.context_row]) == (
+    assert (levels.timesteps[0], levels.timesteps[levels.unstarted_level], levels.timesteps[levels.context_level]) == (
         0,
         999,
         20,
     )
-    assert levels.sigmas[levels.context_row] == torch.tensor(0.02)
+    assert levels.sigmas[levels.context_level] == torch.tensor(0.02)
 
 
 @pytest.mark.parametrize("name", ["unipc_a", "unipc_b", "unipc_c", "unipc_d"])
@@ -87,7 +87,7 @@ def test_more_steps_come_closer_to_the_same_end_and_faster_than_euler() -> None:
 def test_rows_that_do_not_step_keep_latents_and_their_age() -> None:
     levels = wan_levels(6, 8.0, 20)
     solver, window = unipc(levels), torch.randn(1, 3, 1, 2, 2)
-    rows = torch.tensor([0, levels.unstarted_row, levels.context_row], dtype=torch.int32)
+    rows = torch.tensor([0, levels.unstarted_level, levels.context_level], dtype=torch.int32)
     result, history = solver.step(window, torch.randn_like(window), rows, solver.history(window))
     assert torch.equal(result, window)
     assert not history[2].any()

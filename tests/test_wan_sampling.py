@@ -66,8 +66,8 @@ class NoisedPrefix:
             return self.denoiser(window, rows, None)
         context, level = cache, 0
         if torch.equal(cache, self.given):
-            sigma = self.levels.sigmas[self.levels.context_row]
-            fresh, level = latents_of(self.noise[self.now]), self.levels.context_row
+            sigma = self.levels.sigmas[self.levels.context_level]
+            fresh, level = latents_of(self.noise[self.now]), self.levels.context_level
             context = (1 - sigma) * cache + sigma * fresh
         self.now += 1
         return self.denoiser(window, rows, self.denoiser.prefill(context, level))

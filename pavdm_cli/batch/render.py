@@ -31,7 +31,7 @@ class ModelCache:
 
     def open(self, config: GenerationConfig) -> tuple[GenerationConfig, ModelRunner]:
         """The model, and the configuration as memory allows. Raises: UsageError, ModelError, DeviceError."""
-        if self.loaded is None or self.loaded.difference(config):
+        if self.loaded is None or self.loaded.reload_reason(config):
             self.loaded = None  # its memory is free before others are loaded
             self.loaded = load(config)
         return self.loaded.adapt(config)

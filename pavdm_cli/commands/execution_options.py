@@ -58,7 +58,7 @@ CudaGraphs = Annotated[
 OverlapDecode = Annotated[
     Literal["auto", "on", "off"],
     typer.Option(
-        help="Overlap decoding with denoising of the next chunk; auto: on GPUs only.",
+        help="Decode a chunk while the next one is denoised; auto: on CUDA without --offload, if both fit in memory.",
         rich_help_panel=SPEED_PANEL,
     ),
 ]

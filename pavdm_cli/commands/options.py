@@ -155,8 +155,8 @@ Lora = Annotated[
 RampUp = Annotated[
     Literal["grow", "full"],
     typer.Option(
-        help="grow: the window starts with one chunk (paper 3.2). full: it always has its full length; chunks that "
-        "have not started enter as noise.",
+        help="grow: the window starts with one chunk (paper 3.2). full: the window always has its full length; chunks "
+        "that have not started are in it as pure noise.",
         rich_help_panel=SAMPLING_PANEL,
     ),
 ]
@@ -195,7 +195,8 @@ Reencode = Annotated[
 EditRatio = Annotated[
     float,
     typer.Option(
-        help="rn: noise level (0 to 1) below which the conditioning frames are denoised too; 0 keeps them fixed.",
+        help="rn: noise fraction (sigma, 0 to 1) at and below which the conditioning frames are denoised too; 0 keeps "
+        "them fixed.",
         rich_help_panel=SAMPLING_PANEL,
     ),
 ]

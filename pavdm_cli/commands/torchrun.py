@@ -57,9 +57,9 @@ def is_worker(arguments: Sequence[str]) -> bool:
 
 def for_all_ranks(config: GenerationConfig) -> GenerationConfig:
     """The configuration of a video that all processes make together. Raises: UsageError."""
-    from pavdm_cli.generation.processes import for_processes
+    from pavdm_cli.generation.processes import configure_processes
 
-    return for_processes(config, ranks()[2])
+    return configure_processes(config, ranks()[2])
 
 
 def work() -> None:

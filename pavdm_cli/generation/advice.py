@@ -15,7 +15,7 @@ def advice(config: GenerationConfig) -> list[str]:
     if execution.offload != "none" and on_cpu:
         lines.append("--offload has no benefit on a CPU: it only uses more memory")
     if "cfg_batching" not in config.auto_switches and config.guidance_scale == 1:
-        lines.append("--cfg-batching does nothing here: guidance already needs only one forward pass")
+        lines.append("--cfg-batching has no effect here: each step is a single forward pass")
     if execution.overlap_decode == "on" and on_cpu:
         lines += decoding_advice(execution.threads, available_cores())
     return lines

@@ -34,6 +34,7 @@ def timeline_seconds(request: Request) -> float | None:
 
 def check_sampling(request: Request) -> None:
     """Reject incompatible sampling options. Raises: UsageError."""
+    _check_context(request)
     schedule = build_schedule(request)
     guidance, edit = resolve_guidance(request), request.edit_ratio
     if not 0 <= guidance <= 100:
@@ -60,7 +61,6 @@ def check_sampling(request: Request) -> None:
         raise UsageError(f"{request.spec.name} does not support --compile", "omit --compile")
     for file in request.lora:
         parse_lora(file)
-    _check_context(request)
     check_loop(request)
     if request.reencode and schedule.context and not aligns_with_vae_units(request, schedule):
         unit = vae_unit(request)
@@ -97,22 +97,24 @@ def check_loop_prompts(request: Request, prompts: Sequence[Prompt]) -> None:
 
 def _check_context(request: Request) -> None:
     """Reject a context of more than one chunk where the model or method does not support it. Raises: UsageError."""
-    for name, count in (("--context", resolve_context(request)), ("--sink", request.sink)):
+    for name, count in (("the context", resolve_context(request)), ("the sink", request.sink)):
         if not 0 <= count <= MAX_CONTEXT:
             raise UsageError(
                 f"{name} must be 0 to {MAX_CONTEXT} chunks, got {count}",
-                "models were trained with --context 1 and --sink 0",
+                "models were trained with a context of one chunk, and without a sink",
             )
     if resolve_context(request) <= 1 and not request.sink:
         return
     reasons = {
         f"{request.spec.name}, which was trained with bidirectional attention": not request.spec.causal,
         "--method rw, which adds noise to the context": request.method == "rw",
-        "--edit-ratio, whose clips hold the context": request.edit_ratio > 0,
-        "--ramp-up full and --method windows": request.ramp_up == "full" or request.method == "windows",
+        "--edit-ratio, which denoises the context as part of every clip": request.edit_ratio > 0,
+        "--ramp-up full": request.ramp_up == "full",
+        "--method windows": request.method == "windows",
     }
     for reason in (reason for reason, applies in reasons.items() if applies):
-        raise UsageError(f"a context of several chunks cannot be combined with {reason}", "omit --context and --sink")
+        message = f"a context of several chunks, or a sink, cannot be combined with {reason}"
+        raise UsageError(message, "use a context of one chunk, and no sink")
 
 
 def graph_conflict(edit_ratio: float, execution: ExecutionConfig) -> str:

@@ -142,8 +142,8 @@ class GenerationConfig:
         return self.forever and self.frames == ENDLESS_FRAMES
 
     @property
-    def sampled_chunks(self) -> int | None:
-        """Number of chunks to sample before the ramp-down; None: endless."""
+    def chunks_to_sample(self) -> int | None:
+        """Number of chunks to sample, those of the warm-up included; None: no last chunk is known, so no ramp-down."""
         return None if self.forever else self.total_chunks
 
     @property

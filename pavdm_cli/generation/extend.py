@@ -105,7 +105,7 @@ def open_source(request: Request) -> Source:
     if video.rate < MIN_FPS:
         slow = f"{video.path} shows a frame every {float(1 / video.rate):.0f} s, too slow to be continued"
         raise InputError(slow, "speed it up first: ffmpeg -i INPUT -vf setpts=0.01*PTS faster.mp4")
-    _check_continued(video)
+    _reject_partial_copy(video)
     seconds = DEFAULT_SECONDS if request.seconds is None else request.seconds
     frames = round(seconds * video.rate) if request.frames is None else request.frames
     frames = request.frame_count if request.forever else frames
@@ -127,7 +127,7 @@ def read_scale(video: VideoInfo, size: tuple[int, int]) -> Scale:
     return scale if has_original_size else Scale()
 
 
-def _check_continued(video: VideoInfo) -> None:
+def _reject_partial_copy(video: VideoInfo) -> None:
     """Reject a partial copy left by a killed run. Raises: InputError."""
     metadata, _ = stored_fields(video.path)
     num_copied = metadata.get("copied")

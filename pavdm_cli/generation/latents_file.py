@@ -1,4 +1,4 @@
-"""Stores and reads the latents of a video, for formats that must be rewritten to be resumed."""
+"""Stores and reads the latents of a video: for --keep-state, and for formats that are rewritten when resumed."""
 
 from __future__ import annotations
 

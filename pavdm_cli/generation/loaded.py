@@ -20,20 +20,20 @@ class LoadedRunner:
     config: GenerationConfig
     runner: ModelRunner
 
-    def difference(self, config: GenerationConfig) -> str:
+    def reload_reason(self, config: GenerationConfig) -> str:
         """The setting of another video that requires reloading the model; empty if it can be reused."""
         execution, loaded_execution = self._with_switches(config).execution, self.config.execution
         if self.config.spec.name != config.spec.name:
             return "model"
         for name in RELOAD_FIELDS:
-            attention = name == "attention" and execution.attention == self.runner.attention.name
-            if getattr(loaded_execution, name) != getattr(execution, name) and not attention:
+            same_backend = name == "attention" and execution.attention == self.runner.attention.name
+            if getattr(loaded_execution, name) != getattr(execution, name) and not same_backend:
                 return name
         has_same_parts = (self.config.lora, self.config.text_device) == (config.lora, config.text_device)
         return "" if has_same_parts else "LoRA or text device"
 
     def adapt(self, config: GenerationConfig) -> tuple[GenerationConfig, ModelRunner]:
-        """Apply the memory plan of the first video to another configuration; returns both."""
+        """Another configuration, with the switches that the memory plan of the first video chose, and its runner."""
         config = self._with_switches(config)
         set_threads(config.execution.threads)
         return config, replace(self.runner, spec=config.spec, options=config.options)

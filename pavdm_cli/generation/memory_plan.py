@@ -201,7 +201,7 @@ def largest_step(config: GenerationConfig) -> MemoryCase:
     schedule, texts = config.schedule, 2 if config.timeline else 1
     latents = config.num_conditioning_latents
     num_renoised = schedule.num_renoised(latents)
-    sizes = schedule.sizes(0, -num_renoised, latents - num_renoised * schedule.chunk, config.sampled_chunks)
+    sizes = schedule.sizes(0, -num_renoised, latents - num_renoised * schedule.chunk, config.chunks_to_sample)
     noisy, clean = max(sizes, key=lambda pair: (sum(pair), pair))
     graphs = "off" if config.graph_conflict else config.execution.cuda_graphs
     execution = replace(config.execution, vae_batch_size=1, vae_tiling="off", offload="none", cuda_graphs=graphs)

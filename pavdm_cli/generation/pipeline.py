@@ -133,7 +133,7 @@ def sample_all_chunks(
 
     def steps(bound: AnyDenoiser, start_state: SamplerState | None, graphs: GraphCapturer | None = None) -> States:
         return denoise(
-            config.schedule, bound, noise, solver, chunks=config.sampled_chunks, start=start_state, graphs=graphs
+            config.schedule, bound, noise, solver, chunks=config.chunks_to_sample, start=start_state, graphs=graphs
         )
 
     denoiser = make_denoiser(config, model, levels, wrap)
@@ -142,7 +142,7 @@ def sample_all_chunks(
             edit_ratio, reencode_context or (lambda context: context), recovery.clip_repair(float32_denoiser)
         )
         inputs = (config.schedule, denoiser, noise, solver)
-        yield from sample_masked_clips(*inputs, chunks=config.sampled_chunks, start=start, condition=condition)
+        yield from sample_masked_clips(*inputs, chunks=config.chunks_to_sample, start=start, condition=condition)
         return
     repair = recovery.make_state_repair(lambda start_state: steps(float32_denoiser(), start_state))
     yield from new_chunks(config.schedule, with_repair(steps(denoiser, start, graphs), config.schedule, start, repair))

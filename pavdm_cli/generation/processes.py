@@ -12,10 +12,10 @@ ALONE = "start it without torchrun"
 SHARDED = "weights are sharded: the transformer does not fit on one GPU"
 
 
-def for_processes(config: GenerationConfig, count: int) -> GenerationConfig:
-    """The configuration of a video that `count` processes make together, each with one pass of guidance.
+def configure_processes(config: GenerationConfig, count: int) -> GenerationConfig:
+    """The configuration of a video that `count` processes make together, which share the weights or divide the passes.
 
-    Without sharded weights, two processes and guidance are needed. Raises: UsageError.
+    Without sharded weights there must be two processes, one for each pass of guidance. Raises: UsageError.
     """
     if count == 1:
         return config

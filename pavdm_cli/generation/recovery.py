@@ -19,7 +19,7 @@ from pavdm_cli.sampling.loop import Repair, SamplerState, tail
 from pavdm_cli.sampling.masked_clips import RepairClip
 
 T = TypeVar("T")
-HINT = "the weights may be damaged (`pavdm models verify`), or the device fails: try --device cpu"
+HINT = "the weights may be damaged (`pavdm models verify`), or the device may be faulty: try --device cpu"
 
 
 def describe_fault(values: Tensor, limit: float) -> str:
@@ -67,7 +67,7 @@ class Recovery:
         if problem := describe_fault(value, self.limit):
             value = reencode(self.model.upcast("vae"), latents)
             self.note_or_raise(
-                "decoder", self.chunk, (problem, describe_fault(value, self.limit)), precision_of(self.model.vae)
+                "VAE", self.chunk, (problem, describe_fault(value, self.limit)), precision_of(self.model.vae)
             )
         return value
 

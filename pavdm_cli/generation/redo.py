@@ -217,7 +217,7 @@ def _offset(config: GenerationConfig, original: GeneratedVideo) -> int:
 
 
 def span_config(original: GeneratedVideo, config: GenerationConfig, span: Span) -> GenerationConfig:
-    """The configuration of the video up to the end of the span. Raises: UsageError where no span of it can be made."""
+    """The configuration of the video up to the end of the span. Raises: UsageError if it cannot be sampled."""
     schedule, notes, first = config.schedule, config.notes, config.warmup + span.chunks.start
     if span.chunks.start and not (schedule.context or schedule.fill_to):
         schedule = replace(schedule, fill_to=schedule.window)
@@ -227,7 +227,7 @@ def span_config(original: GeneratedVideo, config: GenerationConfig, span: Span) 
         if config.method != "pa" or schedule.full_window:
             option = "--ramp-up full" if schedule.full_window else f"--method {config.method}"
             raise UsageError(
-                f"{option} cannot be conditioned on the frames after the span", "omit --to to redo up to the end"
+                f"with {option}, a span cannot be conditioned on the frames after it", "omit --to to redo up to the end"
             )
         following = len(schedule.latents(range(config.warmup + span.chunks.stop, config.warmup + span.chunks.stop + 1)))
         first = first if span.chunks.start else 0  # a warm-up before the span sees what follows, too

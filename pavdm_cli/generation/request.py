@@ -118,7 +118,7 @@ class Request:
     warmup: int | None = None  # chunks generated before the video and dropped
     lora: tuple[str, ...] = ()  # "FILE" or "FILE:SCALE"
     reencode: bool | None = None  # rn: condition on re-encoded frames of the previous clip; None: the model's default
-    edit_ratio: float = 0.0  # rn: sigma below which the conditioning latents are denoised too
+    edit_ratio: float = 0.0  # rn: sigma at and below which the conditioning latents are denoised too
     options: Options = field(default_factory=dict)  # model-specific options that differ from their defaults
     execution: ExecutionConfig = field(default_factory=ExecutionConfig)
     output: Output = field(default_factory=Output)

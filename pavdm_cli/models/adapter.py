@@ -36,7 +36,8 @@ class Prompt:
 
     text: str
     notes: tuple[str, ...] = ()  # on what formatting changed
-    caption: str = ""  # reproduces the video with any other seed; empty if the prompt itself does
+    # The complete prompt: it is formatted the same with every seed, unlike the noise; empty if the prompt itself is.
+    caption: str = ""
     negative: str | None = None  # for models that take a negative prompt
     later: tuple[tuple[float, str], ...] = ()  # prompts that follow while the video runs, by their start in seconds
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pavdm_kernels import use_reference
 
 Cache = Any  # opaque context cache: keys and values, or the latents themselves
-TextKV = Any  # opaque keys and values of the text: nested tuples of tensors
+TextKV = Any  # opaque: keys and values of the text or, if they are not cached, its embeddings; nested tuples of tensors
 
 
 class Denoiser(Protocol):

@@ -135,7 +135,7 @@ def denoise(
     assert levels.steps == schedule.steps
     state = start or empty_state(noise, levels.sigmas)
     state = replace(state, history=state.history or solver.history(state.window))
-    levels_on_device = cache(lambda rows: to_device_like(torch.tensor(rows, dtype=torch.int32), levels.sigmas))
+    levels_on_device = cache(lambda values: to_device_like(torch.tensor(values, dtype=torch.int32), levels.sigmas))
     step: Callable[..., StepResult] = partial(denoise_step, denoiser=denoiser, solver=solver)
     context_cache, prefill_inputs, captured_signatures = None, tuple[Any, ...]((None,)), set[Hashable]()
     recompute_every_step = schedule.noisy_context or levels.context_sigma > 0
@@ -149,8 +149,8 @@ def denoise(
         if recompute_every_step or not all(map(is_, prefill_inputs, (state.context, *text))):
             context_cache = prefill_context(state, schedule, bound_denoiser, noise, levels)
             prefill_inputs = state.context, *text
-        rows = (0,) * state.num_given + schedule.levels(active, state.now)[state.num_given :]
-        window, history = step(state.window, levels_on_device(rows), context_cache, state.history, *text)
+        latent_levels = (0,) * state.num_given + schedule.levels(active, state.now)[state.num_given :]
+        window, history = step(state.window, levels_on_device(latent_levels), context_cache, state.history, *text)
         state = replace(state, now=state.now + 1, window=window, history=history)
         state = (yield state) or state
 
@@ -229,7 +229,7 @@ def prefill_context(
         return None
     if not schedule.noisy_context and not levels.context_sigma:
         return denoiser.prefill(clean, 0)
-    level = schedule.level(state.chunks[0], state.now) if schedule.noisy_context else levels.context_row
+    level = schedule.level(state.chunks[0], state.now) if schedule.noisy_context else levels.context_level
     recent = range(first - state.context.shape[1], first)
     parts = [sample_noise(noise, part, clean, state.now) for part in (schedule.sink_latents(recent.start), recent)]
     return denoiser.prefill(add_noise(clean, torch.cat(parts, dim=1), levels.sigmas[level]), level)

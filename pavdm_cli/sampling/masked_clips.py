@@ -1,4 +1,4 @@
-"""Clips with fixed latents: each latent's mask is the noise fraction below which it is denoised.
+"""Clips with fixed latents: each latent's mask is the noise fraction at and below which it is denoised.
 
 A mask of 0 keeps a latent clean, and 1 denoises it from pure noise. A value between (an edit ratio) keeps it clean
 until the clip reaches that noise fraction; then it is noised and denoised too. Source: the masks of Open-Sora.

@@ -49,14 +49,15 @@ def shifted_sigmas(steps: int, shift: float) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NoiseLevels:
-    """Noise fraction and model timestep of levels 0 to `steps`, and of two more rows after them.
+    """Noise fraction and model timestep of every level: 0 (clean) to `steps` (noise), and two more.
 
-    `unstarted_row` is noise that is not updated; `context_row` is the input noise of the clean context.
+    Latents at `unstarted_level` are noise, those at `context_level` the context with its input noise. No step updates
+    either.
     """
 
     sigmas: Tensor  # (steps + 3,)
     timesteps: Tensor  # (steps + 3,), model timesteps of these levels
-    context_sigma: float = 0.0  # noise fraction of `context_row`
+    context_sigma: float = 0.0  # noise fraction of `context_level`
 
     @property
     def steps(self) -> int:
@@ -64,13 +65,13 @@ class NoiseLevels:
         return len(self.sigmas) - 3
 
     @property
-    def unstarted_row(self) -> int:
-        """Row of latents that have not started: noise."""
+    def unstarted_level(self) -> int:
+        """The level of latents that have not started: noise, like `steps`, but not updated."""
         return self.steps + 1
 
     @property
-    def context_row(self) -> int:
-        """Row of the context."""
+    def context_level(self) -> int:
+        """The level of the context if a model takes it slightly noised."""
         return self.steps + 2
 
     def to(self, device: torch.device | str) -> NoiseLevels:
@@ -83,5 +84,5 @@ def noise_levels(sigmas: Tensor, context: float = 0.0, timesteps: Tensor | None 
 
     context: noise fraction of the context; timesteps (steps + 3,): 1000 times the noise fractions unless given.
     """
-    rows = torch.cat([sigmas, sigmas[-1:], sigmas.new_tensor([context])])
-    return NoiseLevels(rows, 1000 * rows if timesteps is None else timesteps, context)
+    all_sigmas = torch.cat([sigmas, sigmas[-1:], sigmas.new_tensor([context])])
+    return NoiseLevels(all_sigmas, 1000 * all_sigmas if timesteps is None else timesteps, context)

@@ -235,20 +235,22 @@ def windows(steps: int, window: int, chunk: int, context: int = 1, stride: int =
 
     All latents of a window have one level; with a stride, its chunks start that many steps apart. Source: SkyReels-V2.
 
-    Raises: UsageError if a value is below 1, or `window` is not a larger multiple of `chunk`.
+    Raises: UsageError if a value is below 1, if `window` is not larger than the context, or with a stride if `window`
+    is not a multiple of `chunk` or `stride` is larger than `steps`.
     """
     _check_positive(steps=steps, window=window, chunk=chunk)
-    before = chunk * context
-    if window <= before or (stride and window % chunk):
-        hint = f"try --window {max(2, -(-window // chunk)) * chunk}"
-        raise UsageError(
-            f"--window must be a multiple of --chunk {chunk} and larger than the context, got {window}", hint
-        )
+    num_context = chunk * context
+    hint = f"try --window {max(context + 1, -(-window // chunk)) * chunk}"
+    if window <= num_context:
+        length = pluralize(num_context, "latent")
+        raise UsageError(f"--window must be larger than the context of {length}, got {window}", hint)
+    if stride and window % chunk:
+        raise UsageError(f"--window must be a multiple of --chunk {chunk} with --stride, got {window}", hint)
     if stride > steps:
         raise UsageError(f"--stride must be at most the {steps} steps, got {stride}", f"try --stride {steps}")
     if not stride:
-        return Schedule(steps, steps, window - before, before, restart=1, full_window=True)
-    return Schedule(steps, stride, chunk, before, restart=(window - before) // chunk, full_window=True)
+        return Schedule(steps, steps, window - num_context, num_context, restart=1, full_window=True)
+    return Schedule(steps, stride, chunk, num_context, restart=(window - num_context) // chunk, full_window=True)
 
 
 METHODS: dict[str, Callable[..., Schedule]] = {

@@ -26,7 +26,7 @@ class Solver(Protocol):
         """The initial history of latents (B, T, C, H, W)."""
 
     def step(self, window: Tensor, velocity: Tensor, levels: Tensor, history: History, /) -> tuple[Tensor, History]:
-        """Every latent one level down; rows of level 0, `unstarted_row` and `context_row` stay as they are.
+        """Every latent one level down; latents at 0, `unstarted_level` and `context_level` stay as they are.
 
         window, velocity (B, T, C, H, W); levels int32 (T,) or (B, T).
         """

@@ -48,7 +48,7 @@ def unipc(levels: NoiseLevels) -> UniPC:
     if levels.sigmas.is_meta:  # meta device: shapes only
         return UniPC(levels, levels.sigmas.new_empty(levels.steps + 3, MAX_AGE + 1, 4))
     coefficients = unipc_coefficients(levels.sigmas[: levels.steps + 1].double().cpu())
-    identity = Z.expand(2, MAX_AGE + 1, 4)  # of `unstarted_row` and `context_row`
+    identity = Z.expand(2, MAX_AGE + 1, 4)  # of `unstarted_level` and `context_level`
     return UniPC(levels, torch.cat([coefficients, identity]).to(levels.sigmas))
 
 

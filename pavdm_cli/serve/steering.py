@@ -54,7 +54,7 @@ def next_shift(config: GenerationConfig, checkpoint: Checkpoint) -> float:
     Raises: UsageError if none will.
     """
     state, schedule = checkpoint.render.sampler, config.schedule
-    window = schedule.active_chunks(state.now, state.chunks.start, config.sampled_chunks)
+    window = schedule.active_chunks(state.now, state.chunks.start, config.chunks_to_sample)
     before = schedule.newest(state.chunks, state.now - 1) if state.chunks else -1
     newest = schedule.newest(window, state.now) if window else before
     if newest <= before:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.processes import for_processes
+from pavdm_cli.generation.processes import configure_processes
 from pavdm_cli.hub import checkpoint
 from pavdm_cli.models.parallel import Channel, LostProcessError
 from pavdm_cli.models.worker import Worker
@@ -85,7 +85,7 @@ def main(folder: Path, kind: str) -> dict[str, object]:
     """Compares the latents of two processes with those of one."""
     config = tiny_config(folder, kind)
     try:
-        together, share = sample(for_processes(config, 2))
+        together, share = sample(configure_processes(config, 2))
     except LostProcessError as error:
         return {"error": error.message}
     alone, whole = sample(config)

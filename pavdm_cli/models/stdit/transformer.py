@@ -180,9 +180,10 @@ class STDiT(nn.Module):
     ) -> Tensor:
         """The velocity (clean - noise) of every latent, (B, T, in_channels, H, W).
 
-        z (B, T, C, H, W); level_idx int32 (T,) or (B, T), rows of the modulation; context_kv: of clean latents before
-        z, of which the first `clean` attend over time only to themselves; size: height, width in pixels.
-        Noisy latents start at `context_kv.position`, or right after the clean ones.
+        z (B, T, C, H, W); level_idx int32 (T,) or (B, T), rows of the modulation; context_kv: cache of clean latents
+        before z, or only the position of the first noisy latent (default: right after the clean ones of z);
+        clean: number of clean latents at the start of z itself, which attend over time only to themselves;
+        size: height, width in pixels.
         """
         start, past_kv = (clean, None) if context_kv is None else (context_kv.position, context_kv.kv)
         count = z.shape[1] - clean
