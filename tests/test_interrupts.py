@@ -114,7 +114,7 @@ def test_a_second_interrupt_tells_what_is_kept(at: str, tmp_path: Path, monkeypa
     result = pavdm("extend", "v.partial.mp4", "--frames", "400", "--threads", "1", "-o", "more.mp4")
     assert (result.code, result.out) == (130, "")
     if at == "in an input":
-        assert "interrupted: no frame was finished, nothing was saved\nhint: run it again" in result.err
+        assert "interrupted: no frame was finished, so nothing was saved\nhint: run it again" in result.err
         assert not Path("more.partial.mp4").exists()
         return
     assert "interrupted: kept more.partial.mp4, 34 frames" in result.err
@@ -141,7 +141,7 @@ def test_an_interrupt_while_the_input_is_copied_keeps_nothing(
     monkeypatch.setattr(ExtensionWriter, "copy_input", pressed)
     result = pavdm("extend", "in.mp4", "-p", "a red ball", "--frames", "12", "--threads", "1", "-o", "out.mp4")
     assert (result.code, result.out) == (130, "")
-    assert "interrupted: no frame was finished, nothing was saved\nhint: run it again" in result.err
+    assert "interrupted: no frame was finished, so nothing was saved\nhint: run it again" in result.err
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 

@@ -37,20 +37,18 @@ def test_a_video_of_a_whole_window_is_noised_without_a_word(tmp_path):
 
 def test_a_shorter_one_is_told_how_much_of_it_is_noised_again(tmp_path):
     (line,) = said(tmp_path, 13)
-    assert line == (
-        "the video's end has 12 of the 24 frames of a full window, at 8 a second: 2 of 5 chunks are re-noised"
-    )
+    assert line == ("the video's end has 12 of the 24 frames of a full window at 8 fps: 2 of 5 chunks are re-noised")
 
 
 def test_one_that_is_too_short_is_told_that_nothing_is_noised(tmp_path):
     (line,) = said(tmp_path, 5)
-    assert line.endswith("has 4 of the 24 frames of a full window, at 8 a second: nothing is re-noised, as with "
+    assert line.endswith("has 4 of the 24 frames of a full window at 8 fps: nothing is re-noised, as with "
                          "--start clip")  # fmt: skip
 
 
 def test_a_method_with_one_chunk_in_its_window_has_nothing_to_noise(tmp_path):
     (line,) = said(tmp_path, 40, method="rn")
-    assert line == "--start noised equals --start clip here: --method rn has one chunk in its window"
+    assert line == "--start noised is the same as --start clip: --method rn has one chunk in its window"
 
 
 @pytest.mark.parametrize("schedule", [pa(6, 6, 2), pa(6, 6, 2, context=False), pa(2, 8, 2), fifo(4, 4, 2), rn(4, 4, 2)])

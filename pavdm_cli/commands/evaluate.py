@@ -30,7 +30,7 @@ class EvaluateGroup(DefaultGroup):
     default_command = DEFAULT
 
 
-app = common.App(cls=EvaluateGroup, help="Measure the quality of videos over time, without downloads.")
+app = common.App(cls=EvaluateGroup, help="Measure video quality over time with metrics that need no downloaded models.")
 
 Paths = Annotated[list[Path], typer.Argument(metavar="VIDEOS", help="Video files, or folders of them.")]
 Reference = Annotated[
@@ -62,7 +62,7 @@ NO_EXPORT = ("", "")
 
 @app.callback()
 def root() -> None:
-    """Measure the quality of videos over time, without downloads."""
+    """Measure video quality over time with metrics that need no downloaded models."""
 
 
 @app.command(DEFAULT)
@@ -76,7 +76,7 @@ def videos(
     export: Export = NO_EXPORT,
     as_json: output_options.Json = False,
 ) -> None:
-    """Measure scene changes, jumps at chunk boundaries, dynamics, flicker, shake, drift of brightness and more.
+    """Measure scene changes, jumps at chunk boundaries, dynamics, flicker, camera shake, brightness drift and more.
 
     `pavdm evaluate boat.mp4` measures a video, `pavdm evaluate videos/` all videos in a folder, and `pavdm evaluate
     compare A/ B/` compares two sets. Every metric is also averaged over clips of two seconds. Use real videos of the

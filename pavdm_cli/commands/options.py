@@ -124,9 +124,10 @@ Method = Annotated[
     str,
     typer.Option(
         autocompletion=complete(METHODS),
-        help="pa: progressive noise levels. rn, rw: one clip after another, conditioned on the end of the previous "
-        "clip, kept clean (rn) or noised again at every step (rw). fifo: FIFO-Diffusion, one latent per step. windows: "
-        "one window after another, conditioned on the last latents of the previous one.",
+        help="pa: progressive noise levels. rn, rw (replacement without and with noise): one clip after another, "
+        "conditioned on the end of the previous clip, kept clean (rn) or noised again at every step (rw). fifo: "
+        "FIFO-Diffusion, one latent frame per step. windows: one window after another, conditioned on the last latent "
+        "frames of the previous one.",
         rich_help_panel=SAMPLING_PANEL,
     ),
 ]

@@ -40,7 +40,7 @@ def report(
         return report_stream(result, video_seconds=video_seconds, wall_seconds=wall_seconds, exit_code=exit_code)
     if not result.is_complete:
         part = f"kept {result.path}, {pluralize(result.frames, 'frame')}"
-        message = f"interrupted: {part if result.frames else 'no frame was finished, nothing was saved'}"
+        message = f"interrupted: {part if result.frames else 'no frame was finished, so nothing was saved'}"
         command = result.resume or command_line(("pavdm", "extend"), str(result.path))
         hint = f"`{command}` continues it" if result.frames or result.resume else "run it again"
         path = str(result.path) if result.frames else None

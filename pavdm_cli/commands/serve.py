@@ -60,7 +60,7 @@ def serve(
     from pavdm_cli.serve.settings import ServeSettings, is_loopback, new_token
 
     if token and len(token) < MIN_TOKEN:
-        raise UsageError(f"--token must have at least {MIN_TOKEN} characters", "leave it out for a random one")
+        raise UsageError(f"--token must have at least {MIN_TOKEN} characters", "omit it for a random one")
     token = token or ("" if is_loopback(host) else new_token())
     names, limit = frozenset(allow_host or ()), max_upload << 20
     server = ServeSettings(directory.absolute(), host, port, token, names, device, max_queue, limit, threads)

@@ -111,7 +111,7 @@ Window = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Latents of a training window; 1: single latents. Default: the model's. With pocket only for --method "
+        help="Latent frames of a training window; 1: single ones. Default: the model's. With pocket only for --method "
         "base and rw; default: 14.",
     ),
 ]
@@ -174,7 +174,8 @@ Fps = Annotated[
     int | None, typer.Option(help="Frame rate of the clips. Default: the model's.", rich_help_panel=FINETUNE_PANEL)
 ]
 Chunk = Annotated[
-    int | None, typer.Option(min=1, help="Chunk size in latents. Default: the model's.", rich_help_panel=FINETUNE_PANEL)
+    int | None,
+    typer.Option(min=1, help="Chunk size in latent frames. Default: the model's.", rich_help_panel=FINETUNE_PANEL),
 ]
 Precision = Annotated[
     str | None,

@@ -44,7 +44,7 @@ def check_sampling(request: Request) -> None:
     if request.execution.context_cache == "reuse" and request.method == "rw":
         raise UsageError(
             "--context-cache reuse cannot be combined with --method rw, which re-noises the context at every step",
-            "leave --context-cache out, or use another method",
+            "omit --context-cache, or use another method",
         )
     if not 0 <= edit < 1:
         raise UsageError(
@@ -80,7 +80,7 @@ def check_loop(request: Request) -> None:
         "a video that starts from existing frames": request.starts_from_frames,
     }
     for reason in (reason for reason, applies in reasons.items() if applies):
-        raise UsageError(f"--loop cannot be combined with {reason}", "leave --loop out")
+        raise UsageError(f"--loop cannot be combined with {reason}", "omit --loop")
 
 
 def check_loop_prompts(request: Request, prompts: Sequence[Prompt]) -> None:
@@ -133,7 +133,7 @@ def check_forever(request: Request, path: Path | None, count: int = 1) -> None:
         "--encoder, whose file cannot be continued": bool(request.output.encoder),
     }
     for reason in (reason for reason, applies in reasons.items() if applies):
-        raise UsageError(f"--seconds forever cannot be combined with {reason}", "set a length, or remove that option")
+        raise UsageError(f"--seconds forever cannot be combined with {reason}", "set a length, or omit that option")
 
 
 def format_prompts(request: Request) -> tuple[Prompt, ...]:

@@ -57,7 +57,8 @@ class GenerationConfig:
     source_caption: str = ""  # of the extended video; fills in what the prompt leaves out
     options: Options = field(default_factory=dict)  # model-specific options that differ from their defaults
     notes: tuple[str, ...] = ()
-    auto_switches: frozenset[str] = frozenset()  # of `execution`: were `auto`, a memory plan may change them
+    # Switches of `execution` that were `auto`; a memory plan may change them.
+    auto_switches: frozenset[str] = frozenset()
     num_conditioning_frames: int = 0  # conditioning frames (clip or image) that are encoded before the first step
 
     @property

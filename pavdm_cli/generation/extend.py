@@ -76,7 +76,7 @@ class Source:
 
 
 def inherit_settings(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Option values for the continuation of a video, with what is not set taken from the video if pavdm made it.
+    """Option values for the continuation of a video; those that are not set come from the video if pavdm made it.
 
     The default model is the one that made it; the same model works at the same size and frame rate, with the same LoRA.
     The metadata are untrusted: nothing here opens what they name.
@@ -215,7 +215,7 @@ def suffix_notes(request: Request, source: Source, path: Path) -> list[str]:
 
 
 def shape_notes(config: GenerationConfig, source: Source) -> list[str]:
-    """A note if the model's frames have another aspect ratio than the video's: both are cropped around the center."""
+    """A note if the aspect ratios of the model's frames and the video differ: both are cropped around the center."""
     spec, video = config.spec, source.video
     height, width = spec.size
     shape = Fraction(video.width, video.height) * video.sample_aspect_ratio / Fraction(width, height)
@@ -238,9 +238,9 @@ def start_notes(config: GenerationConfig, source: Source) -> list[str]:
     if source.extension.start != "noised" or num_renoised == num_needed > 0:
         return []
     if not num_needed:
-        return [f"--start noised equals --start clip here: --method {config.method} has one chunk in its window"]
+        return [f"--start noised is the same as --start clip: --method {config.method} has one chunk in its window"]
     full = config.layout.num_frames(schedule.context + num_needed * schedule.chunk)
-    short = f"the video's end has {num_available} of the {full} frames of a full window, at {spec.fps} a second"
+    short = f"the video's end has {num_available} of the {full} frames of a full window at {spec.fps} fps"
     consequence = (
         f"{num_renoised} of {num_needed} chunks are re-noised"
         if num_renoised

@@ -80,7 +80,7 @@ def model_config(config: GenerationConfig) -> GenerationConfig:
 
 
 def with_first_frame(image: Pixels, chunks: Iterator[RenderedChunk]) -> Iterator[RenderedChunk]:  # (1, H, W, 3)
-    """Replace the first frame of the video by the image."""
+    """Replace the first frame of the video with the image."""
     for chunk in chunks:
         first = chunk.state is not None and 0 < chunk.state.frames == len(chunk.frames)
         yield replace(chunk, frames=np.concatenate([image, chunk.frames[1:]])) if first else chunk

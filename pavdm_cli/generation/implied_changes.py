@@ -10,7 +10,8 @@ from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.timeline import PromptChange, format_seconds
 from pavdm_cli.models.adapter import Prompt
 
-TAIL = 1.5  # a video that is shorter than this times its last change has its changes earlier
+# Length of a video relative to the time of its last implied change; in a shorter video all changes come earlier.
+MIN_LENGTH_RATIO = 1.5
 MIN_CHUNKS = 2  # between changes
 
 
@@ -38,7 +39,7 @@ def scaled_changes(prompt: Prompt, start: float, seconds: float, least: float) -
     """The changes of a prompt from `start`, earlier in a short video; none if two were less than `least` apart."""
     if not prompt.later:
         return []
-    scale = min(1.0, seconds / (TAIL * prompt.later[-1][0]))
+    scale = min(1.0, seconds / (MIN_LENGTH_RATIO * prompt.later[-1][0]))
     changes = [PromptChange(round(start + scale * at, 2), text) for at, text in prompt.later]
     return changes if all(b - a >= least for a, b in pairwise((start, *(change.at for change in changes)))) else []
 

@@ -50,7 +50,7 @@ def _combined_advice(plan: MemoryPlan) -> str:
         )
         options = [name for name in options if name.split()[0] != option.split()[0]] + [option]
     if plan.fits:
-        return f"no option is enough on its own, these are together: {' '.join(options)}"
+        return f"no option is enough on its own, but these are together: {' '.join(options)}"
     overflowing = next(each for each in plan.devices if each.overflowing_stages())
     even = f"even with {' '.join(options)} it needs" if options else "it needs"
     return f"nothing makes it fit: {even} {gigabytes(max(overflowing.needs))} on {overflowing.device.type}"

@@ -43,7 +43,7 @@ OWN_NAMES = {foreign: own for own, names in FOREIGN_NAMES.items() for foreign in
 
 
 def nearest_option(word: object, names: Iterable[str]) -> str:
-    """The option that a wrong name means, as `names` has it, else ""; dashes and underscores are the same."""
+    """The option in `names` that a wrong name stands for, or "" if there is none; - and _ are the same."""
     plain, options = _plain(str(word)[:100]), {_plain(name): name for name in map(str, names)}
     own = OWN_NAMES.get(plain, "")
     close = [own] if own in options else get_close_matches(plain, options, n=1, cutoff=0.6)

@@ -47,11 +47,11 @@ def _conflicts(config: GenerationConfig) -> Iterator[tuple[str, str]]:
     """What rules several processes out, and what helps."""
     execution = config.execution
     if execution.cfg_batching == "batched" and "cfg_batching" not in config.auto_switches:
-        yield "with --cfg-batching batched", f"{ALONE}, or leave it out for a new video"
+        yield "with --cfg-batching batched", f"{ALONE}, or omit --cfg-batching for a new video"
     if execution.compile:
-        yield "with --compile", f"leave it out, or {ALONE}"
+        yield "with --compile", f"omit --compile, or {ALONE}"
     if execution.cuda_graphs == "on":
-        yield "with --cuda-graphs on", f"leave it out, or {ALONE}"
+        yield "with --cuda-graphs on", f"omit --cuda-graphs, or {ALONE}"
     if execution.device not in ("cuda", "cpu"):
         yield f"on {execution.device}", f"{ALONE}, or use --device cpu"
 

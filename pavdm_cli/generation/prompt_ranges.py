@@ -27,7 +27,7 @@ class PromptRange:
     prompt: str  # the caption, where the model makes one of the prompt
     start: float = 0.0
     end: float = inf  # inf: the end of the video
-    fade_in: float = 0.0  # seconds after its start in which it may also show the prompt before
+    fade_in: float = 0.0  # seconds after its start in which it may also show the previous prompt
     fade_out: float = 0.0  # seconds before its end in which it may also show the next prompt
 
     def clip(self, start: float, end: float) -> PromptRange:
@@ -142,12 +142,12 @@ def _shift(ranges: Iterable[PromptRange], seconds: float) -> list[PromptRange]:
 
 
 def window_seconds(metadata: Mapping[str, Any]) -> float:
-    """Length of the window of a video."""
+    """Duration of the window of a video, in seconds."""
     return _seconds(metadata, "window")
 
 
 def _seconds(metadata: Mapping[str, Any], name: str) -> float:
-    """Length of a stored number of latents."""
+    """Duration in seconds of the number of latents that the metadata have under `name`."""
     model = registry.find(metadata["model"])
     fps = float(metadata.get("fps", model.spec.fps))
     latents = int(metadata.get(name, getattr(model.spec, name)))

@@ -127,7 +127,7 @@ class Request:
     redo: RedoOptions | None = None
     source_caption: str = ""  # caption of the extended video; fills in what the prompt leaves out
     timeline: tuple[PromptChange, ...] = ()  # later prompts, in order
-    blend: float = 0.0  # seconds to crossfade from one prompt to the next
+    blend: float = 0.0  # seconds over which to blend from one prompt to the next
     forever: bool = False  # endless, or cut off after `frames`; no ramp-down
 
     def __post_init__(self) -> None:
@@ -136,12 +136,12 @@ class Request:
         check_name("--solver", self.solver or SOLVERS[0], SOLVERS)
         spec = self.spec
         if self.seconds is not None and self.frames is not None:
-            hint = "give one of them; only --seconds forever takes --frames, at which it stops"
+            hint = "use only one; with --seconds forever, --frames sets where to stop"
             raise UsageError("--seconds and --frames cannot be combined", hint)
         if self.frame_count < 1 or (self.frame_count > MAX_SECONDS * spec.fps and not self.forever):
             length = f"--frames {self.frames}" if self.seconds is None else f"--seconds {self.seconds:g}"
             hint = f"for example --seconds {DEFAULT_SECONDS:g}"
-            raise UsageError(f"{length} is not a length from 1 frame to 24 hours at {spec.fps} frames/s", hint)
+            raise UsageError(f"{length} is not a length from 1 frame to 24 hours at {spec.fps} fps", hint)
         self._check_warmup()
         spec.check_scale(self.output.resolve_scale(spec))
 
@@ -254,7 +254,7 @@ def apply_aspect(size: tuple[int, int], aspect: str) -> tuple[int, int]:
 def frame_size(size: str | None, aspect: str, spec: ModelSpec, scale: int = 1) -> tuple[int, int] | None:
     """Resolve --size and --aspect to (height, width) of the model's frames.
 
-    --aspect alone means 240p, and named sizes snap to the nearest supported one. scale: how much smaller they are.
+    --aspect alone means 240p, and named sizes snap to the nearest supported one. scale: upscaling factor of the file.
 
     Raises: UsageError.
     """

@@ -101,7 +101,7 @@ def _matches(checkpoint: Checkpoint, metadata: Mapping[str, Any]) -> bool:
 
 
 def _latent_range_after(config: GenerationConfig, span: Span) -> range:
-    """Indices of the latents after the span; at the end of a loop, of the video's first latents before the span."""
+    """Indices of the latents after the span; at the end of a loop, the video's first latents, up to the span."""
     first, stop = (config.latents_before(chunk) for chunk in (span.chunks.start, span.chunks.stop))
     count = config.schedule.right_context
     return range(min(first, count)) if config.schedule.loop else range(stop, stop + count)

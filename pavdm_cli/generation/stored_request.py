@@ -16,7 +16,7 @@ from pavdm_cli.models.runner import ModelRunner
 
 
 def resolved_request(config: GenerationConfig, model: ModelRunner, output: Output) -> Request:
-    """The request with all automatic choices fixed, to reproduce the video on the same machine in any processes."""
+    """The request with all choices made: it reproduces the video on the same machine, in any number of processes."""
     values = {name: getattr(config, name) for name in field_names(Request) & field_names(GenerationConfig)}
     if config.spec.is_resizable:
         values |= {"size": config.spec.size, "fps": config.spec.fps}

@@ -113,7 +113,7 @@ def parse_seconds(text: str | float) -> float | str:
 
 
 def parse_duration(text: str | float, flag: str, others: str = "") -> float:
-    """Seconds of a number, also one like 1e3, or of a time. Raises: UsageError, which names the flag."""
+    """The seconds of a number, such as 60 or 1e3, or of a time, such as 1:30. Raises: UsageError with the flag."""
     with suppress(ValueError):
         if math.isfinite(seconds := float(text)):
             return seconds
@@ -204,7 +204,7 @@ def check_timeline(has_prompt: bool, changes: Sequence[PromptChange], blend: flo
     if not has_prompt:
         raise UsageError("--at needs an initial prompt", "give it a prompt to begin with")
     if len(changes) > MAX_CHANGES:
-        raise UsageError(f"a timeline has at most {MAX_CHANGES} prompts, got {len(changes)}", "leave some out")
+        raise UsageError(f"a timeline has at most {MAX_CHANGES} prompts, got {len(changes)}", "omit some")
     for change in changes:
         check_text(f"the prompt at {format_seconds(change.at)}", change.prompt)
         if not change.prompt:

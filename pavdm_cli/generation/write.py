@@ -233,5 +233,7 @@ def run_until_stopped(counts: Iterable[int], is_unfinished: Callable[[], bool], 
 def close_and_describe(file: Writer) -> str:
     """Close the partial file so that it plays, and return a message with the command that continues it."""
     path = file.close_partial()
-    message = f"kept {path}, {pluralize(file.frames, 'frame')}" if path else "no frame was finished, nothing was saved"
+    message = (
+        f"kept {path}, {pluralize(file.frames, 'frame')}" if path else "no frame was finished, so nothing was saved"
+    )
     return f"{message}; `{file.resume_command}` continues it" if file.resume_command else message

@@ -67,7 +67,7 @@ class ExecutionConfig:
             )
         if self.offload != "none" and (conflicts := self.offload_conflicts):
             raise UsageError(
-                f"{conflicts[0]} cannot be combined with --offload, which moves weights", "leave one of them out"
+                f"{conflicts[0]} cannot be combined with --offload, which moves weights", "omit one of them"
             )
         reject_graph_conflict(self.cuda_graphs, self.graph_conflict)
 
@@ -102,7 +102,7 @@ class ExecutionConfig:
 def reject_graph_conflict(cuda_graphs: str, graph_conflict: str) -> None:
     """Reject CUDA graphs that are "on" next to an option that rules them out. Raises: UsageError."""
     if cuda_graphs == "on" and graph_conflict:
-        raise UsageError(f"--cuda-graphs on cannot be combined with {graph_conflict}", "leave one of them out")
+        raise UsageError(f"--cuda-graphs on cannot be combined with {graph_conflict}", "omit one of them")
 
 
 REFERENCE = ExecutionConfig(

@@ -36,7 +36,7 @@ def _import_model(name: str, module: str) -> VideoModel:
 
 
 def get(name: str) -> VideoModel:
-    """The model or benchmark architecture of a name."""
+    """The model or benchmark architecture with this name."""
     return _import_model(name, (MODELS | ARCHITECTURES)[name])
 
 
@@ -65,7 +65,7 @@ def shared_default(key: str) -> Any:
 
 
 def find(name: str) -> VideoModel:
-    """The model of a name, or of the weights in a folder, recognized by its configurations. Raises: ModelError."""
+    """The model with this name, or of the weights in this folder, by its configuration files. Raises: ModelError."""
     if name in MODELS:
         return get(name)
     if os.path.isfile(name):

@@ -37,12 +37,18 @@ OPTIONS = (
         "What the video should not show: guidance steers away from it.",
         check=lambda text: check_text("--negative-prompt", text),
     ),
-    ModelOption("shift", float | None, None, "Shift of the noise levels towards noise.", check=_check_shift),
+    ModelOption(
+        "shift",
+        float | None,
+        None,
+        "Timestep shift: a larger one spends more steps at high noise. Default: the model's.",
+        check=_check_shift,
+    ),
     ModelOption(
         "context-noise",
         float | None,
         None,
-        "Timestep, of 1000, to which the clean latents in front of the window are noised; none by default.",
+        "Timestep, of 1000, to which the context is noised; default: none.",
         check=_check_context_noise,
     ),
     ModelOption(
