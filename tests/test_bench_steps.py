@@ -87,12 +87,12 @@ class Still:
         return torch.zeros_like(window)
 
 
-def made(denoiser: Callable[[Denoiser], Denoiser], graphs: GraphCapturer | None = None) -> Made:
+def made(denoiser: Callable[[Denoiser], Denoiser], graph_capturer: GraphCapturer | None = None) -> Made:
     """A long enough video of a small network, whose denoiser is another."""
     request = make_request("a", seconds=8, model="opensora-v1.2", threads=1)
     job, model = open_architecture(request, SMALL)
     ready = steps.prepare_sampling(job, model)
-    return job, model, replace(ready, denoiser=denoiser(ready.denoiser), graphs=graphs)
+    return job, model, replace(ready, denoiser=denoiser(ready.denoiser), graph_capturer=graph_capturer)
 
 
 def test_nothing_is_built_in_a_step_that_is_timed(clock: Clock) -> None:
@@ -120,13 +120,13 @@ def test_a_video_of_random_weights_finds_every_size_built(clock: Clock, monkeypa
 
 
 def test_growth_is_timed_without_recording_which_is_told_apart(clock: Clock) -> None:
-    graphs = GraphCapturer(Recording(clock=clock))
-    job, model, ready = made(lambda inner: Still(), graphs)
+    graph_capturer = GraphCapturer(Recording(clock=clock))
+    job, model, ready = made(lambda inner: Still(), graph_capturer)
     timed = steps.time_all_steps(job, model, ready)
     assert {step.seconds for step in timed} == {1}
     assert throughput.graphs(ready) == {
-        "graphs": graphs.count,
-        "capture_s": 10 * graphs.count,
-        "graph_memory_mb": graphs.bytes / 2**20,
+        "graphs": graph_capturer.count,
+        "capture_s": 10 * graph_capturer.count,
+        "graph_memory_mb": graph_capturer.bytes / 2**20,
     }
-    assert graphs.count > 10
+    assert graph_capturer.count > 10

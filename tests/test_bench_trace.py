@@ -86,7 +86,7 @@ def test_issuing_is_that_of_graphs_only_where_the_step_itself_was_recorded(
         capturers.append(GraphCapturer(Launches(), most))
         return capturers[-1] if most else None
 
-    monkeypatch.setattr(cuda_graphs, "LAUNCH_BOUND", bound * stream(SMALL))
+    monkeypatch.setattr(cuda_graphs, "MAX_LAUNCH_BOUND_VALUES", bound * stream(SMALL))
     monkeypatch.setattr(pipeline, "choose_graphs", on_a_gpu)
     trace(asked(), SMALL, tmp_path)
     assert [capturer.backend.replays > 0 for capturer in capturers] == [recorded, recorded]

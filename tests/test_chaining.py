@@ -183,7 +183,7 @@ def test_the_seed_alone_decides_and_a_longer_video_has_all_clips_of_a_shorter_on
 
 
 @pytest.fixture(params=["eager", "replayed"])
-def graphs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def graph_capturer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A job's steps made one by one, or recorded on the tape and replayed; those of edit ratios never are."""
     capturers: list[GraphCapturer] = []
     if request.param == "replayed":
@@ -219,7 +219,7 @@ def test_going_on_from_any_saved_state_encodes_the_same_frames(num_given):
             )
         )
 
-    whole = run(start, graphs=None)
+    whole = run(start, graph_capturer=None)
     for state in denoise(
         schedule, with_reencoding(Mixing(), anew, start), NOISE, build_solver(sigmas), chunks=4, start=start
     ):

@@ -133,9 +133,9 @@ LEVELS = torch.tensor([6, 6], dtype=torch.int32)
 
 @pytest.mark.integration
 def test_compiled_steps_can_be_recorded(model, traced) -> None:
-    graphs = GraphCapturer(Tape())
-    assert torch.equal(video(model, ON, graphs=graphs), video(model, ON))
-    assert graphs.backend.replays > 0
+    graph_capturer = GraphCapturer(Tape())
+    assert torch.equal(video(model, ON, graph_capturer=graph_capturer), video(model, ON))
+    assert graph_capturer.backend.replays > 0
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_guidance_extrapolates_from_the_unconditional_velocity(schedule: Schedul
 
     sigmas, inner = sigmas_of(schedule), TwoPrompts()
     out = list(sample(schedule, batched_cfg(inner, 7.0), NOISE, build_solver(sigmas), chunks=4))
-    expected = list(sample(schedule, Shifted(), NOISE, build_solver(sigmas), chunks=4, graphs=None))
+    expected = list(sample(schedule, Shifted(), NOISE, build_solver(sigmas), chunks=4, graph_capturer=None))
     assert inner.calls == schedule.total_steps(4)
     assert out[0].shape[0] == SHAPE[0]
     torch.testing.assert_close(torch.cat(out, 1), torch.cat(expected, 1), atol=1e-10, rtol=0)
@@ -73,6 +73,6 @@ def test_partitioning_changes_nothing_for_a_model_that_looks_at_single_latents()
     schedule = fifo(8, 4, 2)
     denoiser = FunctionDenoiser(lambda overlap, level: None, lambda window, levels, cache: torch.tanh(window))
     sigmas = sigmas_of(schedule)
-    whole = sample(schedule, denoiser, NOISE, build_solver(sigmas), chunks=5, graphs=None)
+    whole = sample(schedule, denoiser, NOISE, build_solver(sigmas), chunks=5, graph_capturer=None)
     parts = sample(schedule, partition_window(denoiser, 4), NOISE, build_solver(sigmas), chunks=5)
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))

@@ -31,11 +31,21 @@ def starts(schedule: Schedule) -> dict[str, SamplerState | None]:
     }
 
 
-def states(schedule: Schedule, denoiser: Denoiser, graphs: GraphCapturer | None, **options: Any) -> list[SamplerState]:
+def states(
+    schedule: Schedule, denoiser: Denoiser, graph_capturer: GraphCapturer | None, **options: Any
+) -> list[SamplerState]:
     """All of them, kept until the last step is done."""
     chunks = schedule.capacity + 3
     return list(
-        denoise(schedule, denoiser, NOISE, build_solver(sigmas_of(schedule)), chunks=chunks, graphs=graphs, **options)
+        denoise(
+            schedule,
+            denoiser,
+            NOISE,
+            build_solver(sigmas_of(schedule)),
+            chunks=chunks,
+            graph_capturer=graph_capturer,
+            **options,
+        )
     )
 
 
@@ -47,18 +57,20 @@ def assert_same(eager: list[SamplerState], replayed: list[SamplerState]) -> None
         assert torch.equal(left.context, right.context)
 
 
-def assert_replayed_is_eager(schedule: Schedule, kind: type[Mixing], graphs: GraphCapturer | None = None) -> None:
-    assert_same(states(schedule, kind(), None), states(schedule, kind(), graphs or taped()))
+def assert_replayed_is_eager(
+    schedule: Schedule, kind: type[Mixing], graph_capturer: GraphCapturer | None = None
+) -> None:
+    assert_same(states(schedule, kind(), None), states(schedule, kind(), graph_capturer or taped()))
 
 
 @every_method
 @pytest.mark.parametrize("start", ["nothing", "clip", "noised"])
 def test_a_replayed_video_is_the_eager_one_in_every_state(schedule: Schedule, start: str) -> None:
-    graphs, initial_state, replayed = taped(), starts(schedule)[start], Mixing()
+    graph_capturer, initial_state, replayed = taped(), starts(schedule)[start], Mixing()
     eager = states(schedule, Mixing(), None, start=initial_state)
-    assert_same(eager, states(schedule, replayed, graphs, start=initial_state))
-    assert graphs.backend.replays == len(eager)
-    assert replayed.calls == 2 * graphs.count  # once to warm up, once to be recorded
+    assert_same(eager, states(schedule, replayed, graph_capturer, start=initial_state))
+    assert graph_capturer.backend.replays == len(eager)
+    assert replayed.calls == 2 * graph_capturer.count  # once to warm up, once to be recorded
 
 
 @every_method
@@ -74,7 +86,7 @@ def test_there_is_one_graph_for_every_size_of_window_and_overlap(schedule: Sched
         sizes.add((window.shape[1], 0 if memory is None else memory.shape[1]))
         return window
 
-    initial_state, graphs, sigmas = starts(schedule)[start], taped(), sigmas_of(schedule)
+    initial_state, graph_capturer, sigmas = starts(schedule)[start], taped(), sigmas_of(schedule)
     steps = denoise(
         schedule, FunctionDenoiser(prefill, velocity), NOISE, build_solver(sigmas), chunks=chunks, start=initial_state
     )
@@ -86,10 +98,10 @@ def test_there_is_one_graph_for_every_size_of_window_and_overlap(schedule: Sched
         build_solver(sigmas),
         chunks=chunks,
         start=initial_state,
-        graphs=graphs,
+        graph_capturer=graph_capturer,
     )
     next(recorded, None)
-    assert graphs.count == len(sizes)
+    assert graph_capturer.count == len(sizes)
 
 
 def test_the_paper_s_setting_takes_twelve_graphs_from_text_and_seven_from_a_clip_to_a_video_without_end() -> None:
@@ -113,10 +125,10 @@ def test_the_largest_window_is_recorded_first() -> None:
 
 
 def test_steps_beyond_the_limit_are_made_as_before() -> None:
-    schedule, graphs, denoiser = pa(6, 6, 2), taped(max_latents=6), Mixing()
-    assert_same(states(schedule, Mixing(), None), states(schedule, denoiser, graphs))
-    assert graphs.count == 5  # all but the full window with an overlap
-    assert denoiser.calls > 2 * graphs.count
+    schedule, graph_capturer, denoiser = pa(6, 6, 2), taped(max_latents=6), Mixing()
+    assert_same(states(schedule, Mixing(), None), states(schedule, denoiser, graph_capturer))
+    assert graph_capturer.count == 5  # all but the full window with an overlap
+    assert denoiser.calls > 2 * graph_capturer.count
 
 
 def test_a_saved_state_of_a_replayed_video_continues_to_the_same_end() -> None:

@@ -85,11 +85,11 @@ def test_graphs_on_are_rejected_with_conflicting_options_and_auto_names_them(opt
     assert excinfo.value.exit_code == 2
     job = config("auto")
     on_cuda = SimpleNamespace(device=torch.device("cuda"), residual_values=lambda scale: 9216)
-    graphs = pipeline.choose_graph_capturer(job, on_cuda)
-    assert graphs is not None
-    assert_same(states(pa(6, 6, 2), Mixing(), None), states(pa(6, 6, 2), Mixing(), graphs))
-    assert graphs.count == 0
-    assert re.match(f"no CUDA graphs: incompatible with {option}", graphs.note)
+    graph_capturer = pipeline.choose_graph_capturer(job, on_cuda)
+    assert graph_capturer is not None
+    assert_same(states(pa(6, 6, 2), Mixing(), None), states(pa(6, 6, 2), Mixing(), graph_capturer))
+    assert graph_capturer.count == 0
+    assert re.match(f"no CUDA graphs: incompatible with {option}", graph_capturer.note)
     assert pipeline.choose_graph_capturer(config("off"), on_cuda) is None
 
 

@@ -28,15 +28,19 @@ pytestmark = needs_gpu
 STEPS = {"pa": 6, "rn": 3, "rw": 3, "fifo": 14}
 
 
-def states(schedule: Schedule, graphs: GraphCapturer | None) -> list[SamplerState]:
+def states(schedule: Schedule, graph_capturer: GraphCapturer | None) -> list[SamplerState]:
     sigmas = sigmas_of(schedule).cuda()
-    return list(denoise(schedule, Mixing(), NOISE, build_solver(sigmas), chunks=schedule.capacity + 3, graphs=graphs))
+    return list(
+        denoise(
+            schedule, Mixing(), NOISE, build_solver(sigmas), chunks=schedule.capacity + 3, graph_capturer=graph_capturer
+        )
+    )
 
 
 @every_method
 def test_a_replayed_video_is_the_eager_one_in_every_state(schedule: Schedule) -> None:
-    graphs = choose_graphs("on", torch.device("cuda"), 1)
-    for eager, replayed in zip(states(schedule, None), states(schedule, graphs), strict=True):
+    graph_capturer = choose_graphs("on", torch.device("cuda"), 1)
+    for eager, replayed in zip(states(schedule, None), states(schedule, graph_capturer), strict=True):
         assert torch.equal(eager.window, replayed.window)
         assert torch.equal(eager.context, replayed.context)
 
@@ -49,8 +53,8 @@ class Reading(Mixing):
 
 
 def capture_reading() -> None:
-    graphs, sigmas = choose_graphs("on", torch.device("cuda"), 1), sigmas_of(SCHEDULES["pa"]).cuda()
-    list(denoise(SCHEDULES["pa"], Reading(), NOISE, build_solver(sigmas), chunks=2, graphs=graphs))
+    graph_capturer, sigmas = choose_graphs("on", torch.device("cuda"), 1), sigmas_of(SCHEDULES["pa"]).cuda()
+    list(denoise(SCHEDULES["pa"], Reading(), NOISE, build_solver(sigmas), chunks=2, graph_capturer=graph_capturer))
 
 
 def test_reading_a_value_back_cannot_be_captured() -> None:
@@ -72,12 +76,14 @@ def test_pocket_replayed_is_pocket_and_its_graphs_are_small(method: str, overlap
 
     model = pipeline.open_model(job("off"))
     eager = list(pipeline.sample_latents(job("off"), model))
-    graphs = pipeline.choose_graph_capturer(job("on"), model)
-    assert graphs is not None
-    for left, right in zip(eager, pipeline.sample_latents(job("on"), model, graphs=graphs), strict=True):
+    graph_capturer = pipeline.choose_graph_capturer(job("on"), model)
+    assert graph_capturer is not None
+    for left, right in zip(
+        eager, pipeline.sample_latents(job("on"), model, graph_capturer=graph_capturer), strict=True
+    ):
         assert torch.equal(left, right)
-    assert graphs.count > 0
-    assert graphs.bytes < 2**30
+    assert graph_capturer.count > 0
+    assert graph_capturer.bytes < 2**30
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # torch says that it is a prototype, whoever asks
@@ -88,8 +94,10 @@ def test_no_step_waits_for_anything_while_the_window_fills_stays_full_and_emptie
     levels = pipeline.make_levels(job).to("cuda")
     denoiser = model.denoiser(job.formatted_prompt.text, job.schedule, levels, job.guidance_scale, EXECUTION)
     fresh = torch.ones(model.noise_shape())  # on the host, as all noise
-    graphs = pipeline.choose_graph_capturer(job, model)
-    steps = denoise(job.schedule, denoiser, lambda *_: fresh, euler(levels), chunks=chunks, graphs=graphs)
+    graph_capturer = pipeline.choose_graph_capturer(job, model)
+    steps = denoise(
+        job.schedule, denoiser, lambda *_: fresh, euler(levels), chunks=chunks, graph_capturer=graph_capturer
+    )
     next(steps)  # the graphs are recorded here
     torch.cuda.set_sync_debug_mode("error")
     try:

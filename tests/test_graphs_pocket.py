@@ -44,12 +44,16 @@ STEPS = {"pa": 6, "rn": 3, "rw": 3, "fifo": 7}  # of fifo, more than the model c
 
 
 def pocket_states(
-    loaded: ModelRunner, schedule: Schedule, guidance: float, graphs: GraphCapturer | None
+    loaded: ModelRunner, schedule: Schedule, guidance: float, graph_capturer: GraphCapturer | None
 ) -> list[SamplerState]:
     sigmas = linear_sigmas(schedule.steps)
     denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), guidance, EXECUTION)
     noise = seeded_noise(1, loaded.noise_shape())
-    return list(denoise(schedule, denoiser, noise, build_solver(sigmas), chunks=schedule.capacity + 2, graphs=graphs))
+    return list(
+        denoise(
+            schedule, denoiser, noise, build_solver(sigmas), chunks=schedule.capacity + 2, graph_capturer=graph_capturer
+        )
+    )
 
 
 TRANSFORMED = [(method, overlap, 2.0) for method in ("pa", "rn", "rw", "fifo") for overlap in (True, False)]
@@ -58,15 +62,15 @@ TRANSFORMED = [(method, overlap, 2.0) for method in ("pa", "rn", "rw", "fifo") f
 @pytest.mark.parametrize(("method", "overlap", "guidance"), [*TRANSFORMED, ("pa", True, 1.0), ("rw", True, 1.0)])
 def test_the_transformer_replayed_is_the_transformer(method: str, overlap: bool, guidance: float, loaded: ModelRunner):
     schedule = METHODS[method](STEPS[method], 6, 2, overlap)
-    eager, calls, graphs = pocket_states(loaded, schedule, guidance, None), list[int](), taped()
+    eager, calls, graph_capturer = pocket_states(loaded, schedule, guidance, None), list[int](), taped()
     spans = 2 if method == "fifo" else 1  # a window longer than the model can hold is shown in parts
     hook = loaded.transformer.register_forward_hook(lambda *_: calls.append(1))
-    replayed = pocket_states(loaded, schedule, guidance, graphs)
+    replayed = pocket_states(loaded, schedule, guidance, graph_capturer)
     hook.remove()
     assert_same(eager, replayed)
-    assert min(graphs.backend.lengths) > 50
-    assert 2 * graphs.count <= len(calls) <= 2 * graphs.count * spans
-    assert graphs.backend.replays == len(eager)
+    assert min(graph_capturer.backend.lengths) > 50
+    assert 2 * graph_capturer.count <= len(calls) <= 2 * graph_capturer.count * spans
+    assert graph_capturer.backend.replays == len(eager)
 
 
 def test_keys_and_values_have_one_buffer_that_is_filled_once_a_shift(
@@ -79,31 +83,38 @@ def test_keys_and_values_have_one_buffer_that_is_filled_once_a_shift(
         filled.extend([source.ndim] if options.get("non_blocking") else [])  # as only buffers are
         return copy(buffer, source, **options)
 
-    schedule, graphs = pa(6, 6, 2), taped()
+    schedule, graph_capturer = pa(6, 6, 2), taped()
     monkeypatch.setattr(Tensor, "copy_", counting)
-    steps = len(pocket_states(loaded, schedule, 2.0, graphs))
+    steps = len(pocket_states(loaded, schedule, 2.0, graph_capturer))
     shifts, recorded = 4, 3  # of those that have a memory
     assert filled.count(7) == shifts + recorded
-    assert filled.count(5) == steps + graphs.count
+    assert filled.count(5) == steps + graph_capturer.count
 
 
 @pytest.mark.parametrize("method", ["pa", "rw", *integration("rn", "fifo")])
-@pytest.mark.parametrize("graphs", [None, taped()])
-def test_a_steady_step_waits_for_nothing(method: str, graphs: GraphCapturer | None, loaded: ModelRunner) -> None:
+@pytest.mark.parametrize("graph_capturer", [None, taped()])
+def test_a_steady_step_waits_for_nothing(
+    method: str, graph_capturer: GraphCapturer | None, loaded: ModelRunner
+) -> None:
     schedule = METHODS[method](STEPS[method], 6, 2)
     sigmas, fresh = linear_sigmas(schedule.steps), torch.ones(loaded.noise_shape())
     denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0, EXECUTION)
     steps = denoise(
-        schedule, denoiser, lambda index, step=None, /: fresh, build_solver(sigmas), chunks=None, graphs=graphs
+        schedule,
+        denoiser,
+        lambda index, step=None, /: fresh,
+        build_solver(sigmas),
+        chunks=None,
+        graph_capturer=graph_capturer,
     )
     list(islice(steps, schedule.steps + (schedule.context + 2) * schedule.stride))
     assert not waits(lambda: list(islice(steps, 2 * schedule.stride)))
 
 
 @pytest.mark.parametrize("method", ["pa", "rw", *integration("rn", "fifo")])
-@pytest.mark.parametrize("graphs", [None, taped()])
+@pytest.mark.parametrize("graph_capturer", [None, taped()])
 def test_growth_and_drain_bring_levels_across_and_wait_for_nothing_else(
-    method: str, graphs: GraphCapturer | None, loaded: ModelRunner, monkeypatch: pytest.MonkeyPatch
+    method: str, graph_capturer: GraphCapturer | None, loaded: ModelRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schedule, brought, copied = METHODS[method](STEPS[method], 6, 2), list[torch.dtype](), loop.to_device_like
     monkeypatch.setattr(loop, "to_device_like", lambda given, like: brought.append(given.dtype) or copied(given, like))
@@ -111,7 +122,12 @@ def test_growth_and_drain_bring_levels_across_and_wait_for_nothing_else(
     denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0, EXECUTION)
     chunks = schedule.capacity + 3
     steps = denoise(
-        schedule, denoiser, lambda index, step=None, /: fresh, build_solver(sigmas), chunks=chunks, graphs=graphs
+        schedule,
+        denoiser,
+        lambda index, step=None, /: fresh,
+        build_solver(sigmas),
+        chunks=chunks,
+        graph_capturer=graph_capturer,
     )
     next(steps)  # what is recorded is recorded here
     brought.clear()
@@ -156,14 +172,14 @@ def test_a_step_on_a_cpu_calls_references_and_none_of_our_operations(loaded: Mod
 
 
 def test_how_many_graphs_there_are_and_what_they_hold_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    graphs = taped()
-    monkeypatch.setattr(pipeline, "choose_graphs", lambda *asked: graphs)
+    graph_capturer = taped()
+    monkeypatch.setattr(pipeline, "choose_graphs", lambda *asked: graph_capturer)
     sampling = {"steps": 4, "window": 4, "warmup": 0, "device": "cpu", "threads": 1}
     job = resolve(make_request("a red ball over hills", frames=16, **sampling))
     control = write.RunControl(lambda frames: None, lambda: False)
     result = write.write_video(job, pipeline.open_model(job), Output(tmp_path / "video.mp4"), control)
-    assert graphs.count > 0
-    assert result.notes == (f"{graphs.count} CUDA graphs of {graphs.bytes / 2**20:.0f} MB",)
+    assert graph_capturer.count > 0
+    assert result.notes == (f"{graph_capturer.count} CUDA graphs of {graph_capturer.bytes / 2**20:.0f} MB",)
 
 
 @pytest.mark.parametrize("guidance", [2.0, *integration(1.0)])
@@ -176,10 +192,12 @@ def test_prompts_of_any_length_follow_one_another_in_captured_steps(method: str,
     denoiser = TimelineDenoiser(bind, lambda newest: texts[min(newest // 2, 2)])
     noise, solver = seeded_noise(1, loaded.noise_shape()), build_solver(sigmas)
 
-    def run(graphs: GraphCapturer | None) -> list[SamplerState]:
-        return list(denoise(schedule, denoiser, noise, solver, chunks=schedule.capacity + 5, graphs=graphs))
+    def run(graph_capturer: GraphCapturer | None) -> list[SamplerState]:
+        return list(
+            denoise(schedule, denoiser, noise, solver, chunks=schedule.capacity + 5, graph_capturer=graph_capturer)
+        )
 
-    graphs = taped()
+    graph_capturer = taped()
     eager = run(None)
-    assert_same(eager, run(graphs))
-    assert graphs.backend.replays == len(eager)
+    assert_same(eager, run(graph_capturer))
+    assert graph_capturer.backend.replays == len(eager)

@@ -75,7 +75,7 @@ def test_given_latents_are_shown_clean_in_the_first_chunk_and_come_out_with_it(s
 
 
 def at_the_level_of_its_chunk(schedule, *rest):
-    return replace(state_from_first_latents(schedule, *rest), num_given=0)
+    return replace(state_from_first_latents(schedule, *rest), num_fixed=0)
 
 
 def noise_for_the_first(schedule, first, noise, sigmas):
@@ -83,7 +83,7 @@ def noise_for_the_first(schedule, first, noise, sigmas):
 
 
 def held_for_ever(state, *rest):
-    return replace(real_move_on(state, *rest), num_given=state.num_given)
+    return replace(real_move_on(state, *rest), num_fixed=state.num_fixed)
 
 
 real_move_on = loop.shift_window
@@ -173,7 +173,7 @@ def test_open_sora_is_shown_a_picture_as_one_latent_in_the_group_it_begins(opens
     model = pipeline.open_model(job)
     frame = scale_to_cover(picture().frame, job.spec.size)[None]
     start = image_start.state_from_image(job, model, frame)
-    assert (start.num_given, start.window.shape[1], start.context.shape[1]) == (1, 5, 0)
+    assert (start.num_fixed, start.window.shape[1], start.context.shape[1]) == (1, 5, 0)
     alone = model.vae.encode(torch.from_numpy(frame).movedim(-1, -3)[None].float() / 255)
     assert torch.equal(start.window[:, :1], alone)
     chunk = next(pipeline.sample_latents(job, model, start))
@@ -185,7 +185,7 @@ def test_pocket_is_shown_a_picture_as_a_still_clean_chunk():
     start = image_start.state_from_image(
         job, pipeline.open_model(job), scale_to_cover(picture().frame, job.spec.size)[None]
     )
-    assert (start.num_given, start.window.shape[1], start.context.shape[1]) == (0, 0, 2)
+    assert (start.num_fixed, start.window.shape[1], start.context.shape[1]) == (0, 0, 2)
     assert torch.equal(start.context[:, 0], start.context[:, 1])
 
 

@@ -78,12 +78,12 @@ def planted(module: nn.Module, at: range, value: float = NAN) -> Iterator[None]:
 
 
 def run(
-    job: GenerationConfig, model: ModelRunner, recovery: Recovery, graphs: GraphCapturer | None = None
+    job: GenerationConfig, model: ModelRunner, recovery: Recovery, graph_capturer: GraphCapturer | None = None
 ) -> list[np.ndarray]:
     """Frames by chunk; those before a fault are what is given where one ends the run."""
     chunks: list[np.ndarray] = []
     try:
-        chunks.extend(pipeline.generate_frames(job, model, graphs=graphs, recovery=recovery))
+        chunks.extend(pipeline.generate_frames(job, model, graph_capturer=graph_capturer, recovery=recovery))
     except InvalidOutputError as error:
         recovery.notes.append(error.message)
     return chunks

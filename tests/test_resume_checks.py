@@ -251,15 +251,17 @@ def test_a_signal_saves_the_chunk_and_names_the_command(name: str, code: int, mo
 
 def test_a_checkpoint_holds_no_features_and_no_keys(cut: Path) -> None:
     with safe_open(cut / "v.partial.mp4.state", "pt") as file:
-        names = set(file.keys())
+        names, fields = set(file.keys()), json.loads(file.metadata()["pavdm"])
     assert names <= {"window", "context", "originals", "decoder.context", "decoder.replay", "frames"}
+    assert set(fields["sampler"]) == {"now", "chunks", "num_given"}
+    assert (set(fields["render"]), len(fields["latents"])) == ({"latents", "frames"}, 2)
 
 
 def test_every_field_of_the_sampler_is_stored(cut: Path) -> None:
     path = cut / "v.partial.mp4.state"
     value = checkpoint.read_checkpoint(path)
     shape, render = value.render.sampler.window.shape, value.render
-    full = replace(render.sampler, sink=torch.ones(shape), history=(torch.zeros(shape), torch.ones(shape)), num_given=3)
+    full = replace(render.sampler, sink=torch.ones(shape), history=(torch.zeros(shape), torch.ones(shape)), num_fixed=3)
     checkpoint.write_checkpoint(path, replace(value, render=replace(render, sampler=full)))
     sampler = checkpoint.read_checkpoint(path).render.sampler
     for field in fields(full):

@@ -38,9 +38,11 @@ def switching(at: int, second: Tensor = SECOND) -> TimelineDenoiser:
     return TimelineDenoiser(bind, lambda newest: FIRST if newest < at else second)
 
 
-def states(schedule: Schedule, denoiser: AnyDenoiser, graphs: GraphCapturer | None = None, **rest: SamplerState):
+def states(
+    schedule: Schedule, denoiser: AnyDenoiser, graph_capturer: GraphCapturer | None = None, **rest: SamplerState
+):
     solver, chunks = build_solver(sigmas_of(schedule)), schedule.capacity + 4
-    return list(denoise(schedule, denoiser, NOISE, solver, chunks=chunks, graphs=graphs, **rest))
+    return list(denoise(schedule, denoiser, NOISE, solver, chunks=chunks, graph_capturer=graph_capturer, **rest))
 
 
 def assert_same(states: list[SamplerState], other: list[SamplerState]) -> None:
@@ -49,10 +51,10 @@ def assert_same(states: list[SamplerState], other: list[SamplerState]) -> None:
 
 
 @every_method
-@pytest.mark.parametrize("graphs", [False, True])
-def test_a_text_that_never_changes_is_that_of_a_bound_denoiser(schedule: Schedule, graphs: bool) -> None:
+@pytest.mark.parametrize("graph_capturer", [False, True])
+def test_a_text_that_never_changes_is_that_of_a_bound_denoiser(schedule: Schedule, graph_capturer: bool) -> None:
     bound = states(schedule, bind(FIRST))
-    assert_same(bound, states(schedule, switching(100), GraphCapturer(Tape()) if graphs else None))
+    assert_same(bound, states(schedule, switching(100), GraphCapturer(Tape()) if graph_capturer else None))
     again = TimelineDenoiser(bind, lambda newest: (FIRST.clone(), FIRST)[newest < 2])  # equal, but another tensor
     assert_same(bound, states(schedule, again))
 
@@ -69,20 +71,20 @@ def test_nothing_before_the_step_of_the_change_differs_and_that_step_does(schedu
 @every_method
 @pytest.mark.parametrize("second", [SECOND, LONGER], ids=["as long", "longer"])
 def test_a_change_in_captured_steps_is_the_eager_one(schedule: Schedule, second: Tensor) -> None:
-    graphs = GraphCapturer(Tape())
+    graph_capturer = GraphCapturer(Tape())
     eager = states(schedule, switching(2, second))
-    assert_same(eager, states(schedule, switching(2, second), graphs))
-    assert graphs.backend.replays == len(eager)
-    assert graphs.bytes == graphs.backend.bytes + graphs.buffer_bytes
+    assert_same(eager, states(schedule, switching(2, second), graph_capturer))
+    assert graph_capturer.backend.replays == len(eager)
+    assert graph_capturer.bytes == graph_capturer.backend.bytes + graph_capturer.buffer_bytes
 
 
 def test_a_text_of_the_same_shape_is_replayed_by_the_same_graphs() -> None:
     schedule = pa(6, 6, 2)
     counts = []
     for denoiser in (switching(100), switching(2), switching(2, LONGER)):
-        graphs = GraphCapturer(Tape())
-        states(schedule, denoiser, graphs)
-        counts.append(graphs.count)
+        graph_capturer = GraphCapturer(Tape())
+        states(schedule, denoiser, graph_capturer)
+        counts.append(graph_capturer.count)
     assert counts[0] == counts[1] < counts[2] < 2 * counts[0]  # sizes of the ramp-up are not captured again
 
 

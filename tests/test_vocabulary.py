@@ -113,7 +113,7 @@ NAMES = {
     "as_written": "eager_block",
     "examples": "warmup_inputs",
     "across": "to_device_like",
-    "held": "num_given",
+    "held": "num_fixed",
     "remade": "num_renoised",
     "present": "active_chunks",
     "draw": "sample_noise",
@@ -202,7 +202,7 @@ def defined_names(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def name_words(name: str) -> list[str]:
-    """`numGiven`, `NumGiven` and `num_given` are num, given."""
+    """`numFixed`, `NumFixed` and `num_fixed` are num, fixed."""
     return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
 
 
@@ -284,8 +284,8 @@ def test_standard_terms_are_not_complained_about() -> None:
     code = '''
 def apply_rope(x, cos_sin, kv_cache):
     """Rotate pairs in the next step; `frames a second` is quoted, productive and recalling are other words."""
-    num_given = len(kv_cache)
-    return num_given
+    num_fixed = len(kv_cache)
+    return num_fixed
 '''
     tree = ast.parse(code)
     assert [*wrong_names(tree), *wrong_prose(prose(code, tree))] == []

@@ -39,9 +39,9 @@ def test_replayed_steps_are_the_steps(name: str, reuse: bool) -> None:
     config = DenoiserConfig(schedule.position_offset, (32, 32), 24, reuse, False, TORCH)
     noise, solver = seeded_noise(0, (1, 16, 4, 4)), unipc(levels)
 
-    def run(graphs: object) -> list[torch.Tensor]:
+    def run(graph_capturer: object) -> list[torch.Tensor]:
         denoiser = batched_cfg(model.bind(levels, config)(model.text_kv(text, config)), 2.0)
-        states = denoise(schedule, denoiser, noise, solver, chunks=5, graphs=graphs)
+        states = denoise(schedule, denoiser, noise, solver, chunks=5, graph_capturer=graph_capturer)
         return [state.window.clone() for state in states]
 
     policy = taped()
@@ -58,8 +58,10 @@ def test_the_prompt_changes_in_replayed_steps() -> None:
     texts = [model.text_kv([TextEmbedding(torch.full((count, 32), float(count)))], config) for count in (3, 5)]
     denoiser = TimelineDenoiser(model.bind(levels, config), lambda newest: texts[newest > 1])
 
-    def run(graphs: object) -> list[torch.Tensor]:
-        states = denoise(schedule, denoiser, seeded_noise(0, (1, 16, 4, 4)), unipc(levels), chunks=5, graphs=graphs)
+    def run(graph_capturer: object) -> list[torch.Tensor]:
+        states = denoise(
+            schedule, denoiser, seeded_noise(0, (1, 16, 4, 4)), unipc(levels), chunks=5, graph_capturer=graph_capturer
+        )
         return [state.window.clone() for state in states]
 
     policy, alone = taped(), taped()

@@ -63,7 +63,12 @@ def decode_timed(config: GenerationConfig, model: ModelRunner, watch: Watch) -> 
     inputs, remaining, warmup_latents = prepare_sampling(config, model), config.frames, list[Tensor]()
     watch.seconds["text"] += inputs.bind_seconds
     chunks = sample(
-        config.schedule, inputs.denoiser, inputs.noise, inputs.solver, chunks=config.total_chunks, graphs=inputs.graphs
+        config.schedule,
+        inputs.denoiser,
+        inputs.noise,
+        inputs.solver,
+        chunks=config.total_chunks,
+        graph_capturer=inputs.graph_capturer,
     )
     with watch.stage("denoise"):
         warmup_latents += islice(chunks, config.warmup)

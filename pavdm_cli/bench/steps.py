@@ -43,7 +43,7 @@ class SamplingInputs:
     solver: Solver
     noise: Noise
     denoiser: Denoiser
-    graphs: GraphCapturer | None
+    graph_capturer: GraphCapturer | None
     bind_seconds: float  # seconds to encode the prompt and compute the constants of the video
 
 
@@ -73,9 +73,14 @@ def time_all_steps(config: GenerationConfig, model: ModelRunner, inputs: Samplin
     """Time every step of the video, without decoding, after a warm-up."""
     warm_up(config, inputs)
     states = denoise(
-        config.schedule, inputs.denoiser, inputs.noise, inputs.solver, chunks=config.total_chunks, graphs=inputs.graphs
+        config.schedule,
+        inputs.denoiser,
+        inputs.noise,
+        inputs.solver,
+        chunks=config.total_chunks,
+        graph_capturer=inputs.graph_capturer,
     )
-    return list(time_states(states, config, inputs.graphs))
+    return list(time_states(states, config, inputs.graph_capturer))
 
 
 @torch.no_grad()
@@ -92,22 +97,28 @@ def steady(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs,
     clip = sample_noise(inputs.noise, range(-length, 0), inputs.levels.sigmas.new_empty(model.noise_shape())[:, None])
     start = state_from_renoised_clip(config.schedule, clip, inputs.noise, inputs.levels.sigmas, keep_copies=True)
     states = denoise(
-        config.schedule, inputs.denoiser, inputs.noise, inputs.solver, chunks=None, start=start, graphs=inputs.graphs
+        config.schedule,
+        inputs.denoiser,
+        inputs.noise,
+        inputs.solver,
+        chunks=None,
+        start=start,
+        graph_capturer=inputs.graph_capturer,
     )
     warm_up = config.schedule.stride
-    return list(islice(time_states(states, config, inputs.graphs), warm_up, warm_up + count))
+    return list(islice(time_states(states, config, inputs.graph_capturer), warm_up, warm_up + count))
 
 
 def time_states(
-    states: Iterator[SamplerState], config: GenerationConfig, graphs: GraphCapturer | None
+    states: Iterator[SamplerState], config: GenerationConfig, graph_capturer: GraphCapturer | None
 ) -> Iterator[Step]:
-    """Each step with its time, synchronized; the time to capture `graphs` is not included."""
-    last, capturing = time.perf_counter(), graphs.seconds if graphs else 0.0
+    """Each step with its time, synchronized; the time to capture graphs is not included."""
+    last, capturing = time.perf_counter(), graph_capturer.seconds if graph_capturer else 0.0
     for state in states:
         synchronize(state.window.device)
         seconds = time.perf_counter() - last
-        if graphs:
-            seconds, capturing = seconds - (graphs.seconds - capturing), graphs.seconds
+        if graph_capturer:
+            seconds, capturing = seconds - (graph_capturer.seconds - capturing), graph_capturer.seconds
         yield Step(seconds, phase(config, state), config.schedule.level(state.chunks[0], state.now) == 0)
         last = time.perf_counter()
 

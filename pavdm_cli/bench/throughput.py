@@ -124,7 +124,7 @@ def denoising(config: GenerationConfig, model: ModelRunner, step_times: list[Ste
 
 def graphs(inputs: SamplingInputs) -> Row:
     """Number of captured CUDA graphs, seconds to capture them, and their memory."""
-    capturer = inputs.graphs
+    capturer = inputs.graph_capturer
     if not capturer:
         return {"graphs": 0, "capture_s": 0.0, "graph_memory_mb": 0.0}
     return {"graphs": capturer.count, "capture_s": capturer.seconds, "graph_memory_mb": capturer.bytes / 2**20}

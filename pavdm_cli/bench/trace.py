@@ -99,7 +99,8 @@ def with_same_graphs(config: GenerationConfig, inputs: steps.SamplingInputs) -> 
     `auto` depends on the width of the network, and would decide otherwise for a narrower one.
     """
     has_graphs = (
-        inputs.graphs is not None and config.schedule.window + config.schedule.context <= inputs.graphs.max_latents
+        inputs.graph_capturer is not None
+        and config.schedule.window + config.schedule.context <= inputs.graph_capturer.max_latents
     )
     return config.with_execution(cuda_graphs="on" if has_graphs else "off")
 

@@ -36,7 +36,7 @@ def check_sampling(request: Request) -> None:
     """Reject incompatible sampling options. Raises: UsageError."""
     _check_context(request)
     schedule = build_schedule(request)
-    guidance, edit = resolve_guidance(request), request.edit_ratio
+    guidance, edit_ratio = resolve_guidance(request), request.edit_ratio
     if not 0 <= guidance <= 100:
         raise UsageError(
             f"--guidance must be 0 to 100, got {guidance:g}", "1 disables guidance; high values degrade long videos"
@@ -46,11 +46,12 @@ def check_sampling(request: Request) -> None:
             "--context-cache reuse cannot be combined with --method rw, which re-noises the context at every step",
             "omit --context-cache, or use another method",
         )
-    if not 0 <= edit < 1:
+    if not 0 <= edit_ratio < 1:
         raise UsageError(
-            f"--edit-ratio must be at least 0 and below 1, got {edit:g}", "0 keeps the conditioning frames unchanged"
+            f"--edit-ratio must be at least 0 and below 1, got {edit_ratio:g}",
+            "0 keeps the conditioning frames unchanged",
         )
-    for name, is_set in (("--edit-ratio", edit > 0), ("--reencode", bool(request.reencode))):
+    for name, is_set in (("--edit-ratio", edit_ratio > 0), ("--reencode", bool(request.reencode))):
         if is_set and request.method != "rn":
             raise UsageError(
                 f"{name} only applies to --method rn, not {request.method}", f"omit {name}, or use --method rn"
@@ -65,7 +66,7 @@ def check_sampling(request: Request) -> None:
     if request.reencode and schedule.context and not aligns_with_vae_units(request, schedule):
         unit = vae_unit(request)
         raise UsageError(f"--reencode: {unit_reason(request)}", f"try --window {-(-schedule.chunk // unit) * unit}")
-    reject_graph_conflict(request.execution.cuda_graphs, graph_conflict(edit, request.execution))
+    reject_graph_conflict(request.execution.cuda_graphs, graph_conflict(edit_ratio, request.execution))
     _check_options(request)
 
 

@@ -180,17 +180,20 @@ def choose_output(request: Request, source: Source) -> Path:
     return path
 
 
-def resample_frames(chunks: Iterable[Pixels], fps: int, source: Source, before: int = 0) -> Iterator[list[Pixels]]:
+def resample_frames(
+    chunks: Iterable[Pixels], fps: int, source: Source, num_earlier_frames: int = 0
+) -> Iterator[list[Pixels]]:
     """Resample frames from `fps` to the source's rate by repeating or dropping frames.
 
-    before: number of earlier frames at `fps`.
+    num_earlier_frames: at `fps`, before the first chunk.
     """
     for chunk in chunks:
-        after = before + len(chunk)
-        start, stop = (min(source.frames, math.ceil(count * source.video.rate / fps)) for count in (before, after))
+        counts = num_earlier_frames, num_earlier_frames + len(chunk)
+        start, stop = (min(source.frames, math.ceil(count * source.video.rate / fps)) for count in counts)
         frames = list(chunk)  # a repeated frame is one object, which is converted once
-        yield [frames[math.floor(number * fps / source.video.rate) - before] for number in range(start, stop)]
-        before = after
+        indices = [math.floor(number * fps / source.video.rate) - counts[0] for number in range(start, stop)]
+        yield [frames[index] for index in indices]
+        num_earlier_frames = counts[1]
 
 
 def _free_name(source: Source, folder: Path) -> Path:

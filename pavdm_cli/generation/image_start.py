@@ -48,11 +48,11 @@ def frames_from_image(
     config: GenerationConfig,
     model: ModelRunner,
     still: StillImage,
-    graphs: GraphCapturer | None = None,
+    graph_capturer: GraphCapturer | None = None,
     recovery: Recovery | None = None,
 ) -> Iterator[Pixels]:
     """Like `pipeline.generate_frames`, with the scaled and cropped image as the first frame."""
-    chunks = render_from_image(config, model, still, graphs, recovery)
+    chunks = render_from_image(config, model, still, graph_capturer, recovery)
     return (chunk.frames for chunk in chunks if len(chunk.frames))
 
 
@@ -60,13 +60,13 @@ def render_from_image(
     config: GenerationConfig,
     model: ModelRunner,
     still: StillImage,
-    graphs: GraphCapturer | None = None,
+    graph_capturer: GraphCapturer | None = None,
     recovery: Recovery | None = None,
 ) -> Iterator[RenderedChunk]:
     """Like `frames_from_image`, with the state after each chunk (None after the image itself)."""
     image = scale_to_cover(still.frame, config.spec.size)[None]
     start = state_from_image(config, model, image)
-    chunks = render_chunks(model_config(config), model, start, graphs, recovery)
+    chunks = render_chunks(model_config(config), model, start, graph_capturer, recovery)
     if config.image_is_first_latent:
         yield from with_first_frame(image, chunks)
     else:

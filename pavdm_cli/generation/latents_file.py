@@ -21,7 +21,6 @@ from pavdm_cli.sampling.loop import SampledChunk, SamplerState, move_state
 from pavdm_cli.video.write.growing_file import GrowingFile
 
 LatentsPrefix: TypeAlias = "tuple[Path, int]"  # a file and the number of valid bytes
-Graphs: TypeAlias = "GraphCapturer | None"
 
 
 class LatentsWriter:
@@ -63,7 +62,7 @@ def render_from_latents(
     render: RenderState,
     prefix: LatentsPrefix,
     recovery: Recovery,
-    graphs: Graphs,
+    graph_capturer: GraphCapturer | None,
 ) -> Iterator[RenderedChunk]:
     """Render all frames of a rewritten file: first from stored latents, then from newly sampled ones.
 
@@ -73,7 +72,7 @@ def render_from_latents(
     state = move_state(render.sampler, device)
     chunks = read_chunks(*prefix, config, state)
     context = None if render.context is None else render.context.to(device)
-    chunks = chain(chunks, sample_chunks(config, model, state, graphs, recovery))
+    chunks = chain(chunks, sample_chunks(config, model, state, graph_capturer, recovery))
     count = state.chunks.start + 1 - config.warmup  # number of stored chunks
     for number, chunk in enumerate(decode_chunks(config, chunks, recovery, lambda: context)):
         yield replace(chunk, state=None) if number < count else chunk

@@ -77,21 +77,21 @@ def sample_latents(
     config: GenerationConfig,
     model: ModelRunner,
     start: SamplerState | None = None,
-    graphs: GraphCapturer | None = None,
+    graph_capturer: GraphCapturer | None = None,
     recovery: Recovery | None = None,
 ) -> Iterator[Tensor]:
     """The video's chunks of latents, (1, chunk, C, h, w), each as soon as it is clean. Raises: InvalidOutputError.
 
-    start: state after a clip or image (no warm-up then); graphs: defaults to `choose_graph_capturer`.
+    start: state after a clip or image (no warm-up then); graph_capturer: defaults to `choose_graph_capturer`.
     """
-    return (chunk.latents for chunk in sample_chunks(config, model, start, graphs, recovery))
+    return (chunk.latents for chunk in sample_chunks(config, model, start, graph_capturer, recovery))
 
 
 def sample_chunks(
     config: GenerationConfig,
     model: ModelRunner,
     start: SamplerState | None = None,
-    graphs: GraphCapturer | None = None,
+    graph_capturer: GraphCapturer | None = None,
     recovery: Recovery | None = None,
     on_warmup: Callable[[Tensor], object] = lambda chunk: None,
 ) -> Iterator[SampledChunk]:
@@ -104,7 +104,7 @@ def sample_chunks(
         config = replace(config, warmup=0)
     recovery = recovery or Recovery(model)
     recovery.warmup = config.warmup
-    chunks = sample_all_chunks(config, model, start, graphs or choose_graph_capturer(config, model), recovery)
+    chunks = sample_all_chunks(config, model, start, graph_capturer or choose_graph_capturer(config, model), recovery)
     for chunk in islice(chunks, 0 if is_continued else config.warmup):
         on_warmup(chunk.latents)
     yield from chunks
@@ -114,7 +114,7 @@ def sample_all_chunks(
     config: GenerationConfig,
     model: ModelRunner,
     start: SamplerState | None,
-    graphs: GraphCapturer | None,
+    graph_capturer: GraphCapturer | None,
     recovery: Recovery,
 ) -> Iterator[SampledChunk]:
     """Every chunk of latents, including the warm-up. Raises: InvalidOutputError."""
@@ -131,9 +131,17 @@ def sample_all_chunks(
         execution = replace(config.execution, compile=False)
         return make_denoiser(replace(config, execution=execution), model.upcast("transformer"), levels, wrap)
 
-    def steps(bound: AnyDenoiser, start_state: SamplerState | None, graphs: GraphCapturer | None = None) -> States:
+    def steps(
+        denoiser: AnyDenoiser, start_state: SamplerState | None, graph_capturer: GraphCapturer | None = None
+    ) -> States:
         return denoise(
-            config.schedule, bound, noise, solver, chunks=config.chunks_to_sample, start=start_state, graphs=graphs
+            config.schedule,
+            denoiser,
+            noise,
+            solver,
+            chunks=config.chunks_to_sample,
+            start=start_state,
+            graph_capturer=graph_capturer,
         )
 
     denoiser = make_denoiser(config, model, levels, wrap)
@@ -145,19 +153,21 @@ def sample_all_chunks(
         yield from sample_masked_clips(*inputs, chunks=config.chunks_to_sample, start=start, condition=condition)
         return
     repair = recovery.make_state_repair(lambda start_state: steps(float32_denoiser(), start_state))
-    yield from new_chunks(config.schedule, with_repair(steps(denoiser, start, graphs), config.schedule, start, repair))
+    yield from new_chunks(
+        config.schedule, with_repair(steps(denoiser, start, graph_capturer), config.schedule, start, repair)
+    )
 
 
 def generate_frames(
     config: GenerationConfig,
     model: ModelRunner,
     start: SamplerState | None = None,
-    graphs: GraphCapturer | None = None,
+    graph_capturer: GraphCapturer | None = None,
     recovery: Recovery | None = None,
     on_warmup: Callable[[], object] = lambda: None,
 ) -> Iterator[Pixels]:
     """The video's frames, (n, H, W, 3) bytes at a time, exactly `config.frames` in all; see `sample_latents`."""
-    chunks = render_chunks(config, model, start, graphs, recovery, on_warmup)
+    chunks = render_chunks(config, model, start, graph_capturer, recovery, on_warmup)
     return (chunk.frames for chunk in chunks if len(chunk.frames))
 
 
@@ -165,34 +175,42 @@ def render_chunks(
     config: GenerationConfig,
     model: ModelRunner,
     start: SamplerState | None = None,
-    graphs: GraphCapturer | None = None,
+    graph_capturer: GraphCapturer | None = None,
     recovery: Recovery | None = None,
     on_warmup: Callable[[], object] = lambda: None,
 ) -> Iterator[RenderedChunk]:
     """Like `generate_frames`, with the state after each chunk."""
-    recovery, before = recovery or Recovery(model), conditioning_latents(start)
+    recovery, priming_latents = recovery or Recovery(model), conditioning_latents(start)
 
     def drop_warmup(chunk: Tensor) -> None:
-        nonlocal before
-        before = tail(chunk if before is None else torch.cat([before, chunk], dim=1), MAX_REPLAY)
+        nonlocal priming_latents
+        latents = chunk if priming_latents is None else torch.cat([priming_latents, chunk], dim=1)
+        priming_latents = tail(latents, MAX_REPLAY)
         on_warmup()
 
     return decode_chunks(
-        config, sample_chunks(config, model, start, graphs, recovery, drop_warmup), recovery, lambda: before
+        config,
+        sample_chunks(config, model, start, graph_capturer, recovery, drop_warmup),
+        recovery,
+        lambda: priming_latents,
     )
 
 
 def render_from(
-    config: GenerationConfig, model: ModelRunner, state: RenderState, graphs: GraphCapturer | None, recovery: Recovery
+    config: GenerationConfig,
+    model: ModelRunner,
+    state: RenderState,
+    graph_capturer: GraphCapturer | None,
+    recovery: Recovery,
 ) -> Iterator[RenderedChunk]:
     """Continue `render_chunks` after one of its states."""
-    chunks = sample_chunks(config, model, move_state(state.sampler, model.device), graphs, recovery)
+    chunks = sample_chunks(config, model, move_state(state.sampler, model.device), graph_capturer, recovery)
     return decode_chunks(config, chunks, recovery, resume=state)
 
 
 def conditioning_latents(start: SamplerState | None) -> Tensor | None:
     """The clip's latents that the video continues, if any."""
-    if start is None or start.chunks.start > 0 or start.num_given:
+    if start is None or start.chunks.start > 0 or start.num_fixed:
         return None
     clip_latents = torch.cat([start.context, start.originals], dim=1)
     return clip_latents if clip_latents.shape[1] else None

@@ -90,7 +90,7 @@ def write_video(
             chunks = (
                 remaining_chunks(run, checkpoint, still)
                 if checkpoint
-                else chunks_from_start(config, model, still, run.graphs, run.recovery, control)
+                else chunks_from_start(config, model, still, run.graph_capturer, run.recovery, control)
             )
             is_complete = run_until_stopped(
                 write_chunks(run, chunks, checkpoint_writer), lambda: writer.frames < config.frames, control
@@ -113,7 +113,7 @@ class Run:
     writer: Writer
     config: GenerationConfig
     model: ModelRunner
-    graphs: GraphCapturer | None
+    graph_capturer: GraphCapturer | None
     recovery: Recovery
     control: RunControl
 
@@ -140,15 +140,15 @@ def chunks_from_start(
     config: GenerationConfig,
     model: ModelRunner,
     still: StillImage | None,
-    graphs: GraphCapturer | None,
+    graph_capturer: GraphCapturer | None,
     recovery: Recovery,
     control: RunControl,
 ) -> Iterator[RenderedChunk]:
     """The chunks of a new video, which may start from an image."""
     if still:
-        return image_start.render_from_image(config, model, still, graphs, recovery)
+        return image_start.render_from_image(config, model, still, graph_capturer, recovery)
     on_warmup = partial(control.on_warmup, int(config.frames_per_chunk))
-    return render_chunks(config, model, graphs=graphs, recovery=recovery, on_warmup=on_warmup)
+    return render_chunks(config, model, graph_capturer=graph_capturer, recovery=recovery, on_warmup=on_warmup)
 
 
 def remaining_chunks(run: Run, checkpoint: Checkpoint, still: StillImage | None = None) -> Iterator[RenderedChunk]:
@@ -156,9 +156,11 @@ def remaining_chunks(run: Run, checkpoint: Checkpoint, still: StillImage | None 
     config = image_start.model_config(run.config) if still else run.config
     if checkpoint.needs_rewrite:
         stored_latents = run.writer.latents, checkpoint.latents[0]
-        chunks = render_from_latents(config, run.model, checkpoint.render, stored_latents, run.recovery, run.graphs)
+        chunks = render_from_latents(
+            config, run.model, checkpoint.render, stored_latents, run.recovery, run.graph_capturer
+        )
     else:
-        chunks = render_from(config, run.model, checkpoint.render, run.graphs, run.recovery)
+        chunks = render_from(config, run.model, checkpoint.render, run.graph_capturer, run.recovery)
     if still is None:
         return chunks
     image = scale_to_cover(still.frame, config.spec.size)[None]
@@ -178,7 +180,11 @@ def finish(run: Run, output: Output, metadata: dict[str, Any], is_complete: bool
         return WriteResult(path or output.path, num_frames, False, metadata, resume=command)
     if was_stopped:
         writer.replace_metadata(metadata := metadata | {"frames": new})
-    notes = (*getattr(writer, "notes", ()), *run.recovery.notes, *([run.graphs.note] if run.graphs else []))
+    notes = (
+        *getattr(writer, "notes", ()),
+        *run.recovery.notes,
+        *([run.graph_capturer.note] if run.graph_capturer else []),
+    )
     return WriteResult(writer.finish(output.keep_state), writer.frames, True, metadata, notes, stopped=was_stopped)
 
 
@@ -214,8 +220,8 @@ def write_chunks(
 
 def _resample(chunk: RenderedChunk, run: Run, source: Source) -> list[Frame]:
     assert chunk.state
-    before = chunk.state.frames - len(chunk.frames)
-    (frames,) = resample_frames([chunk.frames], run.config.spec.fps, source, before)
+    num_earlier_frames = chunk.state.frames - len(chunk.frames)
+    (frames,) = resample_frames([chunk.frames], run.config.spec.fps, source, num_earlier_frames)
     return frames
 
 

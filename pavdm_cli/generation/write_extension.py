@@ -56,10 +56,10 @@ def write_extension(
     extension, total = source.extension, source.num_copied + source.frames
     plan = ExtensionOptions(extension.audio, extension.only_new, metadata, encoding, output.force, source.scale)
     with report_device_errors(config):
-        end, graphs = last_frames(config, source), choose_graph_capturer(config, model)
+        end, graph_capturer = last_frames(config, source), choose_graph_capturer(config, model)
     with ExtensionWriter(source.video, output.path, plan) as file:
         request = replace(resolved_request(config, model, output), frames=source.frames, extension=extension)
-        run = Run(file, config, model, graphs, make_recovery(model, checkpoint), control)
+        run = Run(file, config, model, graph_capturer, make_recovery(model, checkpoint), control)
         with (
             open_checkpoint_writer(run, request, metadata, total, checkpoint) as checkpoint_writer,
             report_device_errors(config, partial(close_and_describe, file)),
@@ -96,4 +96,4 @@ def last_frames(config: GenerationConfig, source: Source) -> LastFrames:
 def _extension_chunks(run: Run, source: Source, end: LastFrames) -> Iterator[RenderedChunk]:
     """Generated frames. `end` is complete only after the input was copied, so it is read lazily."""
     start = state_after_clip(run.config, run.model, from_bytes(end.frames()), source.extension.start == "noised")
-    yield from render_chunks(run.config, run.model, start, run.graphs, run.recovery)
+    yield from render_chunks(run.config, run.model, start, run.graph_capturer, run.recovery)

@@ -130,7 +130,9 @@ def _span_chunks(run: Run, task: RedoTask, store: LatentsReader | None) -> Itera
     elif not span.chunks.start and not task.original.starts_from_frames:
         yield from _chunks_from_noise(run, context)
         return
-    yield from render_from(config, model, state_before_span(config, model, span, context), run.graphs, run.recovery)
+    yield from render_from(
+        config, model, state_before_span(config, model, span, context), run.graph_capturer, run.recovery
+    )
 
 
 def continues_warmup(config: GenerationConfig, task: RedoTask) -> bool:
@@ -149,7 +151,7 @@ def sample_original_warmup(run: Run, original: GeneratedVideo) -> Tensor:
     schedule = replace(config.schedule, right_context=0, right_context_from=None, loop=range(0))
     config = replace(config, schedule=schedule, seed=original.metadata["seed"], frames=original.metadata["frames"])
     chunks, run.recovery.warmup = [], config.warmup
-    for chunk in islice(sample_all_chunks(config, run.model, None, run.graphs, run.recovery), config.warmup):
+    for chunk in islice(sample_all_chunks(config, run.model, None, run.graph_capturer, run.recovery), config.warmup):
         chunks.append(chunk.latents)
         run.control.on_warmup(int(config.frames_per_chunk))
     return torch.cat(chunks, dim=1)
@@ -162,7 +164,7 @@ def _chunks_from_noise(run: Run, context: SpanContext) -> Iterator[RenderedChunk
     after = None if context.after is None else context.after.to(start.window)
     on_warmup = partial(run.control.on_warmup, int(config.frames_per_chunk))
     start = replace(start, right_context=after)
-    yield from render_chunks(config, model, start, run.graphs, run.recovery, on_warmup=on_warmup)
+    yield from render_chunks(config, model, start, run.graph_capturer, run.recovery, on_warmup=on_warmup)
 
 
 def state_before_span(config: GenerationConfig, model: ModelRunner, span: Span, context: SpanContext) -> RenderState:

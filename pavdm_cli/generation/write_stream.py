@@ -30,8 +30,8 @@ def write_stream(
     stream_format, encoding, is_complete = output.stream_format or "mp4", encoder_options(config, output), False
     writer = StreamWriter(STDOUT_FD, stream_format, config.spec.size, config.spec.fps, metadata, encoding)
     try:
-        graphs = choose_graph_capturer(config, model)
-        chunks = chunks_from_start(config, model, still, graphs, recovery, control)
+        graph_capturer = choose_graph_capturer(config, model)
+        chunks = chunks_from_start(config, model, still, graph_capturer, recovery, control)
         with report_device_errors(config), suppress(KeyboardInterrupt), control.interruptible():
             is_complete = _write(chunks, writer, config.frames, control)
     except BrokenPipeError:

@@ -18,7 +18,7 @@ from pavdm_cli.runtime.printable import pluralize
 # Launching one operation from Python takes about 5 us of host time (assumed, not measured here). In that time a GPU of
 # 4 TB/s moves 20 MB: it reads and writes 5 million 16-bit values. So element-wise passes over a shorter residual stream
 # are launch-bound; up to twice that length the many smaller passes still are. Matmuls take longer and hide launches.
-LAUNCH_BOUND = 10_000_000  # values of the residual stream: batch * latents * tokens per latent * width
+MAX_LAUNCH_BOUND_VALUES = 10_000_000  # values of the residual stream: batch * latents * tokens per latent * width
 
 
 class GraphBackend(Protocol):
@@ -49,9 +49,9 @@ class CudaGraphBackend:
             _warm_up(call)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                before = torch.cuda.memory_reserved()  # only now: entering the capture empties the cache
+                reserved_before = torch.cuda.memory_reserved()  # only now: entering the capture empties the cache
                 out = call()
-            self.bytes += torch.cuda.memory_reserved() - before
+            self.bytes += torch.cuda.memory_reserved() - reserved_before
         return out, graph.replay
 
 
@@ -110,7 +110,7 @@ def max_captured_latents(mode: str, device: torch.device, values: int) -> float:
     """Latents of the longest step that is captured, 0 if none is. Arguments as for `choose_graphs`."""
     if mode == "off" or device.type != "cuda":
         return 0
-    return inf if mode == "on" else LAUNCH_BOUND // values
+    return inf if mode == "on" else MAX_LAUNCH_BOUND_VALUES // values
 
 
 class StaticBuffer:

@@ -74,8 +74,8 @@ def batched_cfg(denoiser: Denoiser, scale: float) -> Denoiser:
 
     def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
         levels_twice = levels if levels.ndim == 1 else _repeat_batch(levels)
-        conditional, unconditional = denoiser(_repeat_batch(window), levels_twice, cache).chunk(2)
-        return unconditional + scale * (conditional - unconditional)
+        cond, uncond = denoiser(_repeat_batch(window), levels_twice, cache).chunk(2)
+        return uncond + scale * (cond - uncond)
 
     return FunctionDenoiser(prefill, velocity)
 
@@ -87,9 +87,9 @@ def sequential_cfg(conditional: Denoiser, unconditional: Denoiser, scale: float)
         return conditional.prefill(context, level), unconditional.prefill(context, level)
 
     def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
-        conditional_cache, unconditional_cache = cache or (None, None)
-        cond, base = conditional(window, levels, conditional_cache), unconditional(window, levels, unconditional_cache)
-        return base + scale * (cond - base)
+        cond_cache, uncond_cache = cache or (None, None)
+        cond, uncond = conditional(window, levels, cond_cache), unconditional(window, levels, uncond_cache)
+        return uncond + scale * (cond - uncond)
 
     return FunctionDenoiser(prefill, velocity)
 
@@ -112,11 +112,11 @@ def parallel_cfg(conditional: Denoiser, remote: RemotePass, scale: float) -> Den
         return conditional.prefill(context, level), wait()
 
     def velocity(window: Tensor, levels: Tensor, cache: Cache | None) -> Tensor:
-        own_cache, remote_cache = cache or (None, None)
-        wait = remote.begin_velocity(window, levels, remote_cache)
-        cond = conditional(window, levels, own_cache)
-        base = wait()
-        return cond if base is None else base + scale * (cond - base)
+        cond_cache, uncond_cache = cache or (None, None)
+        wait = remote.begin_velocity(window, levels, uncond_cache)
+        cond = conditional(window, levels, cond_cache)
+        uncond = wait()
+        return cond if uncond is None else uncond + scale * (cond - uncond)
 
     return FunctionDenoiser(prefill, velocity)
 

@@ -29,18 +29,18 @@ class SamplerState:
     """
 
     now: int  # steps done
-    chunks: range  # those in the window, oldest first; re-noised chunks of a given clip are negative
+    chunks: range  # those in the window, oldest first; re-noised chunks of a clip are negative
     window: Tensor  # (B, T, C, H, W)
     context: Tensor  # (B, E or fewer, C, H, W), clean
-    originals: Tensor  # (B, 0 or more, C, H, W), given chunks still in the window, which replace their re-noised copies
-    num_given: int = 0  # number of fixed clean latents at the start of the window (a start image)
+    originals: Tensor  # (B, 0 or more, C, H, W), of the clip's chunks in the window: they replace re-noised copies
+    num_fixed: int = 0  # number of fixed clean latents at the start of the window (a start image)
     history: History = ()  # the solver's, of the window's latents; empty before the first step
     sink: Tensor | None = None  # (B, 1 or more, C, H, W), clean latents in front of the context; None: none
     right_context: Tensor | None = None  # (B, 1 or more, C, H, W); None: none, or already appended to the window
 
     @property
-    def clean(self) -> Tensor:  # (B, T, C, H, W)
-        """The sink and the context."""
+    def sink_and_context(self) -> Tensor:  # (B, T, C, H, W)
+        """The clean latents in front of the window."""
         return self.context if self.sink is None else torch.cat([self.sink, self.context], dim=1)
 
 
@@ -79,10 +79,10 @@ def sample(
     *,
     chunks: int | None,
     start: SamplerState | None = None,
-    graphs: GraphCapturer | None = None,
+    graph_capturer: GraphCapturer | None = None,
 ) -> Iterator[Tensor]:
     """Yield each new chunk, (B, chunk, C, H, W), as soon as it is clean. Arguments as for `denoise`."""
-    states = denoise(schedule, denoiser, noise, solver, chunks=chunks, start=start, graphs=graphs)
+    states = denoise(schedule, denoiser, noise, solver, chunks=chunks, start=start, graph_capturer=graph_capturer)
     return (chunk.latents for chunk in new_chunks(schedule, states))
 
 
@@ -122,14 +122,14 @@ def denoise(
     *,
     chunks: int | None,
     start: SamplerState | None = None,
-    graphs: GraphCapturer | None = None,
+    graph_capturer: GraphCapturer | None = None,
 ) -> States:
     """Yield the state after every step until `chunks` new chunks are finished (None: without end).
 
     Latents have the device and dtype of the solver's levels. start: a state from a `state_from_...` function, or an
-    earlier state; default: `empty_state`. With `graphs`, steps are captured before the first step with a text of a new
-    shape, and replayed; yielded states never alias static buffers. A state that is sent to the generator replaces the
-    yielded one.
+    earlier state; default: `empty_state`. With `graph_capturer`, steps are captured before the first step with a text
+    of a new shape, and replayed; yielded states never alias static buffers. A state that is sent to the generator
+    replaces the yielded one.
     """
     levels = solver.levels
     assert levels.steps == schedule.steps
@@ -141,15 +141,15 @@ def denoise(
     recompute_every_step = schedule.noisy_context or levels.context_sigma > 0
     while active := schedule.active_chunks(state.now, state.chunks.start, chunks):
         bound_denoiser, text = bind_text(denoiser, schedule.newest(active, state.now))
-        if graphs and signature(text) not in captured_signatures:
-            inputs = warmup_inputs(schedule, bound_denoiser, solver, state, chunks, graphs.max_latents)
-            step = graphs(step, ((*arguments, *text) for arguments in inputs))
+        if graph_capturer and signature(text) not in captured_signatures:
+            inputs = warmup_inputs(schedule, bound_denoiser, solver, state, chunks, graph_capturer.max_latents)
+            step = graph_capturer(step, ((*arguments, *text) for arguments in inputs))
             captured_signatures.add(signature(text))
         state = shift_window(state, active, schedule, noise, solver)
         if recompute_every_step or not all(map(is_, prefill_inputs, (state.context, *text))):
             context_cache = prefill_context(state, schedule, bound_denoiser, noise, levels)
             prefill_inputs = state.context, *text
-        latent_levels = (0,) * state.num_given + schedule.levels(active, state.now)[state.num_given :]
+        latent_levels = (0,) * state.num_fixed + schedule.levels(active, state.now)[state.num_fixed :]
         window, history = step(state.window, levels_on_device(latent_levels), context_cache, state.history, *text)
         state = replace(state, now=state.now + 1, window=window, history=history)
         state = (yield state) or state
@@ -171,14 +171,14 @@ def warmup_inputs(
 
     Shapes of more than `max_latents` latents, including the context, are skipped.
     """
-    before, first = state.context.shape[1], state.chunks.start
-    for noisy, clean in sorted(schedule.sizes(state.now, first, before, chunks), reverse=True):
-        if noisy + clean > max_latents:
+    num_context, first = state.context.shape[1], state.chunks.start
+    for num_noisy, num_context_latents in sorted(schedule.sizes(state.now, first, num_context, chunks), reverse=True):
+        if num_noisy + num_context_latents > max_latents:
             continue
         batch, _, *shape = state.window.shape
-        window, context = (state.window.new_zeros(batch, length, *shape) for length in (noisy, clean))
-        levels = torch.zeros(noisy, dtype=torch.int32, device=window.device)
-        yield window, levels, denoiser.prefill(context, 0) if clean else None, solver.history(window)
+        window, context = (state.window.new_zeros(batch, length, *shape) for length in (num_noisy, num_context_latents))
+        levels = torch.zeros(num_noisy, dtype=torch.int32, device=window.device)
+        yield window, levels, denoiser.prefill(context, 0) if num_context_latents else None, solver.history(window)
 
 
 def shift_latents(values: Tensor, entering: Tensor, leaving: int) -> Tensor:
@@ -205,7 +205,7 @@ def shift_window(state: SamplerState, active: range, schedule: Schedule, noise: 
     outgoing = (state.originals if state.originals.shape[1] else state.window)[:, :leaving]
     clean = torch.cat([state.context, outgoing], dim=1)
     sink, context = with_sink(state, schedule, clean, length), tail(clean, length)
-    return replace(new_state, context=context, originals=state.originals[:, leaving:], num_given=0, sink=sink)
+    return replace(new_state, context=context, originals=state.originals[:, leaving:], num_fixed=0, sink=sink)
 
 
 def with_sink(state: SamplerState, schedule: Schedule, clean: Tensor, length: int) -> Tensor | None:
@@ -224,7 +224,7 @@ def prefill_context(
     state: SamplerState, schedule: Schedule, denoiser: Denoiser, noise: Noise, levels: NoiseLevels
 ) -> Cache | None:
     """The denoiser's cache of the context, noised as the schedule and the model require."""
-    clean, first = state.clean, schedule.latents(state.chunks).start
+    clean, first = state.sink_and_context, schedule.latents(state.chunks).start
     if not clean.shape[1]:
         return None
     if not schedule.noisy_context and not levels.context_sigma:
@@ -258,11 +258,11 @@ def state_from_renoised_clip(
     """
     clip = clip.to(sigmas)
     chunks = range(-schedule.num_renoised(clip.shape[1]), 0)
-    before, originals = clip.tensor_split([clip.shape[1] - len(chunks) * schedule.chunk], dim=1)
+    context, originals = clip.tensor_split([clip.shape[1] - len(chunks) * schedule.chunk], dim=1)
     levels = torch.tensor(schedule.levels(chunks, 0), dtype=torch.int64, device=sigmas.device)
     new_noise = sample_noise(noise, schedule.latents(chunks), originals)
     window = add_noise(originals, new_noise, sigmas[levels][:, None, None, None])
-    context = tail(before, schedule.context_latents(chunks))
+    context = tail(context, schedule.context_latents(chunks))
     return SamplerState(0, chunks, window, context, originals[:, :0] if keep_copies else originals)
 
 
@@ -272,11 +272,11 @@ def state_from_first_latents(schedule: Schedule, first: Tensor, noise: Noise, si
     They stay at level 0 in the first chunk and leave the window with it, like mask 0 in Open-Sora.
     """
     first = first.to(sigmas)
-    num_given, nothing, chunk = first.shape[1], first[:, :0], len(schedule.latents(range(1)))
-    assert 1 <= num_given <= chunk
+    num_fixed, nothing, chunk = first.shape[1], first[:, :0], len(schedule.latents(range(1)))
+    assert 1 <= num_fixed <= chunk
     assert not schedule.noisy_context
-    window = shift_latents(first, sample_noise(noise, range(num_given, chunk), first), 0)
-    return SamplerState(0, range(1), window, nothing, nothing, num_given=num_given)
+    window = shift_latents(first, sample_noise(noise, range(num_fixed, chunk), first), 0)
+    return SamplerState(0, range(1), window, nothing, nothing, num_fixed=num_fixed)
 
 
 def sample_noise(noise: Noise, latents: range, like: Tensor, step: int | None = None) -> Tensor:

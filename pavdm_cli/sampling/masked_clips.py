@@ -32,16 +32,16 @@ def sample_masked_clip(
     """
     sigmas, steps = solver.levels.sigmas, solver.levels.steps
     fractions, history = sigmas.tolist(), solver.history(latents)
-    before = mask >= 1
+    was_active = mask >= 1
     for now, level in enumerate(range(steps, 0, -1)):
         active = mask >= fractions[level]
-        entering = active & ~before
+        entering = active & ~was_active
         if entering.any():
             noisy_latents = add_noise(latents, noise_at_step(now), sigmas[level])
             latents = torch.where(entering.to(latents.device)[..., None, None, None], noisy_latents, latents)
         levels = (level * active).to(latents.device, torch.int32)
         latents, history = denoise_step(latents, levels, None, history, denoiser=denoiser, solver=solver)
-        before = active
+        was_active = active
     return latents
 
 
@@ -57,7 +57,7 @@ def _no_repair(chunk: int, clip: Tensor, sample_clip: Callable[[AnyDenoiser], Te
 class ClipCondition:
     """How a clip is conditioned on the end of the one before it."""
 
-    mask_value: float  # its mask, an edit ratio
+    edit_ratio: float  # the mask of the context
     reencode: Callable[[Tensor], Tensor]  # from sampled latents to the latents of their decoded frames
     repair: RepairClip = _no_repair  # returns the clip to continue from
 
@@ -83,17 +83,17 @@ def sample_masked_clips(
     for chunk in count(first) if chunks is None else range(first, chunks):
         if chunk:
             context = condition.reencode(tail(torch.cat([context, window], dim=1), schedule.context))
-        new, before = schedule.latents(range(chunk, chunk + 1)), context.shape[1]
-        num_given = state.num_given if chunk == 0 else 0
-        latents = torch.cat([context, state.window if num_given else sample_noise(noise, new, context)], dim=1)
+        new, num_context = schedule.latents(range(chunk, chunk + 1)), context.shape[1]
+        num_fixed = state.num_fixed if chunk == 0 else 0
+        latents = torch.cat([context, state.window if num_fixed else sample_noise(noise, new, context)], dim=1)
         mask = torch.ones(latents.shape[1])
-        mask[: before + num_given] = condition.mask_value
+        mask[: num_context + num_fixed] = condition.edit_ratio
         noise_at_step = partial(
-            _noise_at_step, noise, range(new.start - before, new.stop), latents, chunk * schedule.steps
+            _noise_at_step, noise, range(new.start - num_context, new.stop), latents, chunk * schedule.steps
         )
         clip_arguments = (latents, mask, noise_at_step, solver)
         sample_clip = partial(_sample_clip, chunk=chunk, clip_arguments=clip_arguments)
-        window = condition.repair(chunk, sample_clip(denoiser), sample_clip)[:, before:]
+        window = condition.repair(chunk, sample_clip(denoiser), sample_clip)[:, num_context:]
         state = SamplerState((chunk + 1) * schedule.steps, range(chunk, chunk + 1), window, context, window[:, :0])
         yield SampledChunk(window, state)
 

@@ -137,7 +137,7 @@ class Schedule:
         return len(self.latents(active_chunks)) + self.right_context * self.sees_right_context(active_chunks)
 
     def latents(self, chunks: range) -> range:
-        """Indices of the latents in these chunks; those of a given clip are negative."""
+        """Indices of the latents in these chunks; those of a conditioning clip are negative."""
         return range(self._start(chunks.start), self._start(chunks.stop))
 
     def _start(self, chunk: int) -> int:
@@ -150,8 +150,8 @@ class Schedule:
         shortfall = self.chunk - self.first_chunk if self.first_chunk and latents > 0 else 0
         return -(-(latents + shortfall) // self.chunk)
 
-    def sizes(self, now: int, first: int, before: int, chunks: int | None) -> set[tuple[int, int]]:
-        """The (noisy, clean) latent counts of all steps from `now` on; `before` clean latents precede chunk `first`.
+    def sizes(self, now: int, first: int, num_context: int, chunks: int | None) -> set[tuple[int, int]]:
+        """The (noisy, clean) latent counts of all steps from `now` on; `num_context` clean ones precede chunk `first`.
 
         Only a few steps are examined, however long the video: once window and context are full, nothing changes until
         the ramp-down.
@@ -159,24 +159,24 @@ class Schedule:
         if self.right_context_from is not None:
             assert chunks is not None
             without_right_context = replace(self, right_context=0, right_context_from=None).sizes(
-                now, first, before, chunks
+                now, first, num_context, chunks
             )
             steps = range(max(now, self.total_steps(self.right_context_from)), self.total_steps(chunks))
             return without_right_context | {
-                self.size(self.active_chunks(step, first, chunks), first, before) for step in steps
+                self.size(self.active_chunks(step, first, chunks), first, num_context) for step in steps
             }
         last = max(0, first, self.sink.stop) + 2 * max(self.capacity, self.restart) + -(-self.context // self.chunk) + 2
         end = last if chunks is None else min(chunks, last)
         end_step = self.entry_step(last) if chunks is None else self.entry_step(end - 1) + self.steps
         windows = (self.active_chunks(step, first, end) for step in range(now, end_step))
-        return {self.size(active_chunks, first, before) for active_chunks in windows if active_chunks}
+        return {self.size(active_chunks, first, num_context) for active_chunks in windows if active_chunks}
 
-    def size(self, active_chunks: range, first: int, before: int) -> tuple[int, int]:
-        """Noisy and clean latents of a step whose window holds these chunks; `first` and `before` as in `sizes`."""
+    def size(self, active_chunks: range, first: int, num_context: int) -> tuple[int, int]:
+        """Noisy and clean latents of a step whose window holds these chunks; other arguments as for `sizes`."""
         latents = self.latents(active_chunks)
         num_passed = latents.start - self.latents(range(first, first)).start
-        num_context = min(self.context_latents(active_chunks), before + num_passed)
-        return self._window_latents(active_chunks), num_context + len(self.sink_latents(latents.start - num_context))
+        num_recent = min(self.context_latents(active_chunks), num_context + num_passed)
+        return self._window_latents(active_chunks), num_recent + len(self.sink_latents(latents.start - num_recent))
 
     def levels(self, chunks: range, now: int) -> tuple[int, ...]:
         """Levels of all latents in these chunks before step `now`, and of the right context behind them: 0."""

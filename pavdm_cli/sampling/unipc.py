@@ -17,12 +17,12 @@ from pavdm_cli.sampling.noise import NoiseLevels
 from pavdm_cli.sampling.solver import History
 
 MAX_AGE = 2  # number of earlier predictions used
-Z, V, M, P = torch.eye(4, dtype=torch.float64).unbind(0)  # an update is a vector in this basis
+Z, V, LAST, PREVIOUS = torch.eye(4, dtype=torch.float64).unbind(0)  # an update is a vector in this basis
 
 
 @dataclass(frozen=True, slots=True)
 class UniPC:
-    """Implements `Solver`; its history is M, P and the age of every latent."""
+    """Implements `Solver`; its history is the last clean prediction M, the one before it P, and each latent's age."""
 
     levels: NoiseLevels
     coefficients: Tensor  # (steps + 3, 3, 4), by level and age: a, b, c, d
@@ -77,7 +77,7 @@ def _predict(sigmas: Tensor, level: int, age: int, z: Tensor, clean: Tensor) -> 
     out = next_sigma / sigma * z - factor * clean
     if age and level > 1:
         ratio = (_log_snr(sigmas[level + 1]) - _log_snr(sigma)) / step
-        out = out - factor * 0.5 * (M - clean) / ratio
+        out = out - factor * 0.5 * (LAST - clean) / ratio
     return out
 
 
@@ -91,10 +91,10 @@ def _correct(sigmas: Tensor, level: int, age: int, clean: Tensor) -> Tensor:
     step = _log_snr(sigmas[level]) - _log_snr(sigmas[level + 1])
     factor = (1 - sigmas[level]) * torch.expm1(-step)
     if age == 1:
-        return Z - factor * 0.5 * (clean - M)
+        return Z - factor * 0.5 * (clean - LAST)
     ratio = (_log_snr(sigmas[level + 2]) - _log_snr(sigmas[level + 1])) / step
-    slope, (earlier, later) = (P - M) / ratio, _weights(step, ratio)
-    return Z + factor * (0.5 - earlier) * slope - factor * later * (clean - M)
+    slope, (earlier, later) = (PREVIOUS - LAST) / ratio, _weights(step, ratio)
+    return Z + factor * (0.5 - earlier) * slope - factor * later * (clean - LAST)
 
 
 def _weights(step: Tensor, ratio: Tensor) -> tuple[Tensor, Tensor]:

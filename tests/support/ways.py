@@ -66,13 +66,13 @@ def unheeding(denoiser: Denoiser) -> Denoiser:
 @pytest.fixture(params=["eager", "replayed"])
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Taped | None]:
     """Sampling as a test asks for it, or with all its steps recorded, by what is given."""
-    graphs = Taped() if request.param == "replayed" else None
-    if graphs:
+    graph_capturer = Taped() if request.param == "replayed" else None
+    if graph_capturer:
         warmup_inputs = sampler.warmup_inputs
         monkeypatch.setattr(
             sampler, "warmup_inputs", lambda schedule, denoiser, *a: warmup_inputs(schedule, unheeding(denoiser), *a)
         )
         for loop in (sampler.sample, sampler.denoise):
-            monkeypatch.setitem(loop.__kwdefaults__, "graphs", graphs)
-    yield graphs
+            monkeypatch.setitem(loop.__kwdefaults__, "graph_capturer", graph_capturer)
+    yield graph_capturer
     RUNNING.clear()
