@@ -27,7 +27,7 @@ PANELS = {  # series of a measurement, and their titles
     "identity_drift": "Change of the object since its first two seconds",
 }
 COLUMNS, PANEL_INCHES, MAX_LABELS = 2, (5.2, 2.1), 8
-COLORS = ("#2a6f97", "#e07a5f", "#3d8b5f", "#9b5de5", "#b5838d", "#f2a541", "#577590", "#6d6875")
+COLORS = ("#2a6f97", "#e07a5f", "#3d8b5f", "#9b5de5", "#b5838d", "#f2a541", "#c1121f", "#6d6875")
 STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
