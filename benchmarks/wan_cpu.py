@@ -103,7 +103,7 @@ def block(dtype: torch.dtype) -> tuple[Call, Call, dict[str, Any]]:
     rotary = SkyReelsV2RotaryPosEmbed(dim // heads, (1, 2, 2), 1024)(latents)
     per_token = levels.repeat_interleave(tokens, dim=0).transpose(0, 1)[None]  # (1, 6, L, D), as their pipeline has it
     frames = BlockInputs(torch.arange(GRID[0], dtype=torch.int32), levels, rope_table(dim // heads, 0, GRID), attend)
-    keys_values = ours.cross_attn.keys_values(text)
+    keys_values = ours.cross_attn.project_kv(text)
     tokens_by_frame = x.view(1, GRID[0], tokens, dim)
     config = {"dim": dim, "heads": heads, "ffn_dim": SMALL.ffn_dim, "grid": GRID, "text": TEXT_LENGTH}
     return (

@@ -16,8 +16,8 @@ from torch import Tensor
 from pavdm_cli.attention import Attention, attend
 from pavdm_cli.models.pocket.transformer import Pocket
 from pavdm_cli.models.runner import ModelRunner, with_attention
-from pavdm_cli.models.stdit.denoiser import compute_modulation, with_backend, with_full_context, with_kv_cache
-from pavdm_cli.models.stdit.transformer import Modulation, Text
+from pavdm_cli.models.stdit.denoiser import compute_modulation, make_backend_binder, with_full_context, with_kv_cache
+from pavdm_cli.models.stdit.transformer import Conditioning, Modulation
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import denoise, sample
 from pavdm_cli.sampling.noise import linear_sigmas, noise_levels, seeded_noise
@@ -38,7 +38,7 @@ def pocket() -> Pocket:
 
 
 @pytest.fixture(scope="module")
-def bound(pocket: Pocket) -> tuple[Text, Modulation]:
+def bound(pocket: Pocket) -> tuple[Conditioning, Modulation]:
     return pocket.encode_prompts(PROMPTS), compute_modulation(pocket.stdit, 1000 * linear_sigmas(8), FPS)
 
 
@@ -123,7 +123,7 @@ def test_recomputing_for_a_causal_model_lets_the_overlap_see_only_itself(pocket,
     frames, window, levels = latents(3, 2), latents(4, 4), torch.tensor([5, 5, 8, 8], dtype=torch.int32)
     denoiser = with_full_context(pocket.stdit, text, table, 2, causal=True)
     rows = torch.cat([torch.zeros(2, dtype=torch.int32), levels])
-    full = pocket.stdit(torch.cat([frames, window], 1), rows, table, text, clean=2)[:, 2:]
+    full = pocket.stdit(torch.cat([frames, window], 1), rows, table, text, num_context_latents=2)[:, 2:]
     assert_same(denoiser(window, levels, denoiser.prefill(frames, 0)), full)
 
 
@@ -132,7 +132,7 @@ def test_what_is_remembered_was_shown_at_its_level(pocket, bound):
     frames, window, levels = latents(3, 2), latents(4, 4), torch.tensor([5, 5, 8, 8], dtype=torch.int32)
     denoiser = with_kv_cache(pocket.stdit, text, table, position=2)
     rows = torch.cat([torch.tensor([3, 3], dtype=torch.int32), levels])
-    full = pocket.stdit(torch.cat([frames, window], 1), rows, table, text, clean=2)[:, 2:]
+    full = pocket.stdit(torch.cat([frames, window], 1), rows, table, text, num_context_latents=2)[:, 2:]
     assert_same(denoiser(window, levels, denoiser.prefill(frames, 3)), full)
 
 
@@ -157,7 +157,7 @@ def test_the_table_holds_the_timestep_of_every_level(pocket, bound):
     window = latents(5, 3)
     times = torch.tensor([125.0, 500.0, 1000.0]).double()
     rows = torch.tensor([0, 1, 2], dtype=torch.int32)
-    alone = pocket.stdit(window, rows, pocket.stdit.modulation(times, torch.tensor(FPS).double()), text)
+    alone = pocket.stdit(window, rows, pocket.stdit.embed_timesteps(times, torch.tensor(FPS).double()), text)
     assert_same(pocket.stdit(window, torch.tensor([1, 4, 8], dtype=torch.int32), table, text), alone)
 
 
@@ -261,7 +261,7 @@ def test_a_text_with_padding_goes_to_the_stand_in(pocket):
     text = pocket.encode_prompts(["a red ball", "a boat on the sea at night"])
     assert text.mask is not None
     plain, rest = Heard(), Heard()
-    attends = with_backend(Attention("plain", "for a test", plain, rest, "rest"))(text).attention
+    attends = make_backend_binder(Attention("plain", "for a test", plain, rest, "rest"))(text).attention
     assert (attends.space, attends.text) == (plain, rest)
 
 
@@ -274,6 +274,6 @@ def test_what_is_loaded_keeps_its_choice():
 def test_a_dropped_prompt_reads_as_no_prompt_whatever_its_words(pocket):
     sentences = ["a red ball", "a white kite"]  # as long as one another
     text = pocket.encode_prompts([*sentences, *sentences], torch.tensor([False, False, True, True]))
-    for kv in text.kv:
+    for kv in text.text_kv:
         assert torch.equal(kv[2], kv[3])
         assert not torch.equal(kv[0], kv[1])

@@ -56,8 +56,8 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.fx.Graph]]:
         return module.forward
 
     torch._dynamo.reset()
-    run = compiled_block.compiled_block.__wrapped__(keep)
-    monkeypatch.setattr(stdit_loaded, "compiled_block", lambda: run)
+    run = compiled_block.compile_block.__wrapped__(keep)
+    monkeypatch.setattr(stdit_loaded, "compile_block", lambda: run)
     yield graphs
     torch._dynamo.reset()
 
@@ -147,11 +147,11 @@ def builder() -> Iterator[None]:
 
     torch._dynamo.reset()
     torch._dynamo.utils.clear_compilation_metrics()
-    compiled_block.compiled_block.cache_clear()
+    compiled_block.compile_block.cache_clear()
     with config.patch(compile_threads=1):
         yield
     torch._dynamo.reset()
-    compiled_block.compiled_block.cache_clear()
+    compiled_block.compile_block.cache_clear()
 
 
 @pytest.mark.integration
@@ -164,7 +164,7 @@ def test_what_the_compiler_builds_gives_what_the_block_gives(model, builder) -> 
             axis = AttentionAxis(partial(temporal_attention, kv_cache=None), network.rope(2, length))
             inputs = (frames[:, :length].contiguous(), levels[:length], table)
             eager = network.run_blocks(*inputs, text, [axis])
-            built = network.run_blocks(*inputs, text._replace(run=compiled_block.compiled_block()), [axis])
+            built = network.run_blocks(*inputs, text._replace(run_block=compiled_block.compile_block()), [axis])
             torch.testing.assert_close(built, eager, rtol=0, atol=1e-5)
     assert compiling.compile_stats()["graphs"] == before["graphs"] + 1
     assert compiling.compile_stats()["seconds"] > before["seconds"]
@@ -175,8 +175,8 @@ def test_a_compiler_that_fails_is_one_line(model, monkeypatch) -> None:
         raise RuntimeError("Something went wrong\n  fatal error: omp.h: No such file\nmore")
 
     torch._dynamo.reset()
-    run = compiled_block.compiled_block.__wrapped__(broken)
-    monkeypatch.setattr(stdit_loaded, "compiled_block", lambda: run)
+    run = compiled_block.compile_block.__wrapped__(broken)
+    monkeypatch.setattr(stdit_loaded, "compile_block", lambda: run)
     with pytest.raises(DeviceError, match=r"--compile failed: error: omp.h: No such file$") as excinfo:
         video(model, ON)
     assert excinfo.value.hint == "omit --compile; frames may differ in the last bits"
@@ -207,7 +207,7 @@ def test_the_ladder_ends_with_compiled_blocks_and_on_a_gpu_with_graphs(monkeypat
         ran.append(block)
         return block(*args)
 
-    monkeypatch.setattr(stdit_loaded, "compiled_block", lambda: run)
+    monkeypatch.setattr(stdit_loaded, "compile_block", lambda: run)
     sampling = {"model": "opensora-v1.2", "seed": 1, "threads": 1, "execution": ON}
     rungs = ablate.rungs_of(True, torch.device("cuda"))
     assert list(rungs) == [*ablate.RUNGS, "+ graphs", "+ compile"]

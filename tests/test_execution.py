@@ -55,7 +55,7 @@ def test_plain_is_the_same_video_by_every_method(model: ModelRunner, method: str
 
 def calls(model: ModelRunner, execution: ExecutionConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often a short video asks for each of a video's constants, and works in plain torch."""
-    counts = dict.fromkeys(("modulation", "encode_text", "prefill", "plain steps"), 0)
+    counts = dict.fromkeys(("embed_timesteps", "encode_text", "prefill", "plain steps"), 0)
 
     def counted(name: str):
         plain = getattr(STDiT, name)
@@ -66,7 +66,7 @@ def calls(model: ModelRunner, execution: ExecutionConfig, monkeypatch: pytest.Mo
 
         return call
 
-    for name in ("modulation", "encode_text", "prefill"):
+    for name in ("embed_timesteps", "encode_text", "prefill"):
         monkeypatch.setattr(STDiT, name, counted(name))
     hook = model.transformer.register_forward_hook(
         lambda *_: counts.update({"plain steps": counts["plain steps"] + (not kernels_enabled())})
@@ -78,11 +78,11 @@ def calls(model: ModelRunner, execution: ExecutionConfig, monkeypatch: pytest.Mo
 
 def test_each_switch_moves_its_own_work_into_the_step(model: ModelRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = SCHEDULE.total_steps(3)
-    fast = {"modulation": 1, "encode_text": 1, "prefill": 2, "plain steps": 0}
+    fast = {"embed_timesteps": 1, "encode_text": 1, "prefill": 2, "plain steps": 0}
     assert calls(model, EXECUTION, monkeypatch) == fast
     shifts = 2
     expected = {
-        "cache_modulation": {"modulation": steps + shifts},
+        "cache_modulation": {"embed_timesteps": steps + shifts},
         "cache_text": {"encode_text": steps + shifts},
         "context_cache": {"prefill": 0},
         "fused_kernels": {"plain steps": steps},

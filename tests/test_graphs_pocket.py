@@ -24,6 +24,7 @@ from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.stdit import denoiser as bind
 from pavdm_cli.models.stdit import transformer
+from pavdm_cli.models.stdit.tensor_cache import no_cache
 from pavdm_cli.sampling import loop
 from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.sampling.denoiser import TimelineDenoiser
@@ -155,7 +156,7 @@ def test_positions_are_made_once_for_every_size_and_not_at_every_step(
     monkeypatch.setattr(transformer.Rope, "forward", turning)
     states = pocket_states(loaded, pa(6, 6, 2), 2.0, None)
     assert len(calls) == len(set(calls)) == 5  # one grid; windows of three sizes after the overlap, and the overlap
-    monkeypatch.setattr(bind, "tensor_cache", lambda: transformer.no_cache)
+    monkeypatch.setattr(bind, "tensor_cache", lambda: no_cache)
     assert_same(states, pocket_states(loaded, pa(6, 6, 2), 2.0, None))
     assert len(calls) > 2 * len(states)
 

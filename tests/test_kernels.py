@@ -208,7 +208,7 @@ def test_the_transformer_on_kernels_equals_the_reference(launches: list[str]) ->
     results = []
     for enabled in (True, False):
         with torch.set_grad_enabled(enabled):
-            table = model.modulation(torch.tensor([0.0, 1000.0]), torch.tensor(8.0))
+            table = model.embed_timesteps(torch.tensor([0.0, 1000.0]), torch.tensor(8.0))
             memory = model.prefill(z, levels[:1].expand(2), table, text)
             results.append(model(z, levels, table, text, context_kv=memory))
     others = {"euler_step", "gate_residual", "gate_residual_norm", "rms_norm_rope"}
@@ -223,7 +223,7 @@ def test_wan_on_kernels_equals_the_reference(launches: list[str]) -> None:
     results = []
     for enabled in (True, False):
         with torch.set_grad_enabled(not enabled):
-            modulation = model.modulation(torch.tensor([0.0, 500.0]), torch.tensor(24.0))
+            modulation = model.embed_timesteps(torch.tensor([0.0, 500.0]), torch.tensor(24.0))
             conditions = Conditioning(modulation, model.encode_text(torch.ones(1, 3, TINY.text_dim)))
             results.append(model(z, levels, conditions).detach())
     names = ("modulate", "gate_residual_norm", "gate_residual_modulate", "gate_residual", "rms_norm_rope")

@@ -280,7 +280,7 @@ def test_in_bfloat16_the_network_is_the_recorded_one_with_rounded_timesteps_and_
 def test_levels_are_rounded_like_the_weights_unless_they_are_to_be_exact(recorded):
     sigmas = torch.tensor([0.0, 0.7381, 1.0])
     for exact, times in ((False, [0.0, 740.0, 1000.0]), (True, [0.0, 738.1, 1000.0])):
-        expected = recorded.modulation(torch.tensor(times), torch.tensor(24.0, dtype=torch.bfloat16))
+        expected = recorded.embed_timesteps(torch.tensor(times), torch.tensor(24.0, dtype=torch.bfloat16))
         modulation = compute_modulation(recorded, 1000 * sigmas, 24, exact)
         assert torch.equal(modulation.block, expected.block)
         assert torch.equal(modulation.final, expected.final)

@@ -93,7 +93,7 @@ def bind(model: STDiT, run: Run, sigmas: Tensor) -> Denoiser:
     batch = len(run["z_in"])
     y = torch.cat([run["y"][:, 0], model.y_embedder.y_embedding.expand(batch, -1, -1)])
     text = model.encode_text(y, run["text_mask"].repeat(2, 1))
-    table = model.modulation(1000 * sigmas, run["arg.fps"][:1])
+    table = model.embed_timesteps(1000 * sigmas, run["arg.fps"][:1])
     size = (float(run["arg.height"][0]), float(run["arg.width"][0]))
 
     def velocity(window: Tensor, levels: Tensor, overlap: Tensor | None) -> Tensor:

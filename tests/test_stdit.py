@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pavdm_cli.models.stdit.transformer import ContextKV, Modulation, STDiT, STDiTConfig, Text
+from pavdm_cli.models.stdit.transformer import Conditioning, ContextKV, Modulation, STDiT, STDiTConfig
 from pavdm_kernels import euler_step, temporal_attention
 
 TINY = STDiTConfig(hidden=32, depth=2, heads=2, in_channels=3, out_channels=6, text_width=5, text_length=7)
@@ -39,10 +39,10 @@ LEVELS = torch.tensor([0, 0, 1, 2, 3], dtype=torch.int32)
 
 
 def table(model: STDiT) -> Modulation:
-    return model.modulation(torch.tensor([0.0, 250.0, 600.0, 1000.0]).double(), torch.tensor(8.0).double())
+    return model.embed_timesteps(torch.tensor([0.0, 250.0, 600.0, 1000.0]).double(), torch.tensor(8.0).double())
 
 
-def words(model: STDiT) -> Text:
+def words(model: STDiT) -> Conditioning:
     y = torch.randn(BATCH, 7, 5, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     return model.encode_text(y.to(model.y_embedder.y_embedding), torch.arange(7) < torch.tensor([[4], [6]]))
 
@@ -52,7 +52,7 @@ def prefill(model: STDiT, overlap: Tensor) -> ContextKV:
 
 
 def test_reuse_equals_the_full_pass(model: STDiT, video: Tensor) -> None:
-    full = model(video, LEVELS, table(model), words(model), clean=CLEAN)[:, CLEAN:]
+    full = model(video, LEVELS, table(model), words(model), num_context_latents=CLEAN)[:, CLEAN:]
     memory = prefill(model, video[:, :CLEAN])
     reused = model(video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model), context_kv=memory)
     torch.testing.assert_close(reused, full, rtol=0, atol=1e-10)
@@ -96,7 +96,7 @@ def test_every_block_reads_its_own_memory(model: STDiT, video: Tensor, block: in
 
 def test_training_through_reuse_gives_the_gradients_of_the_full_pass(model: STDiT, video: Tensor) -> None:
     weights = [p for p in model.parameters() if p.requires_grad]
-    full = model(video, LEVELS, table(model), words(model), clean=CLEAN)[:, CLEAN:]
+    full = model(video, LEVELS, table(model), words(model), num_context_latents=CLEAN)[:, CLEAN:]
     memory = prefill(model, video[:, :CLEAN])
     reused = model(video[:, CLEAN:], LEVELS[CLEAN:], table(model), words(model), context_kv=memory)
     pairs = zip(*(torch.autograd.grad(out.square().sum(), weights) for out in (full, reused)), strict=True)
@@ -107,7 +107,7 @@ def test_training_through_reuse_gives_the_gradients_of_the_full_pass(model: STDi
 
 def test_clean_frames_never_see_noisy_ones(model: STDiT, video: Tensor) -> None:
     other = torch.cat([video[:, :CLEAN], video[:, CLEAN:].flip(1)], dim=1)
-    first, second = (model(z, LEVELS, table(model), words(model), clean=CLEAN) for z in (video, other))
+    first, second = (model(z, LEVELS, table(model), words(model), num_context_latents=CLEAN) for z in (video, other))
     torch.testing.assert_close(first[:, :CLEAN], second[:, :CLEAN], rtol=0, atol=1e-12)
     both = (model(z, LEVELS, table(model), words(model)) for z in (video, other))
     assert torch.sub(*both)[:, :CLEAN].abs().max() > 1e-3
@@ -135,7 +135,7 @@ def test_rotary_attention_sees_only_differences_of_position(model: STDiT, video:
 def test_one_row_a_level_equals_one_row_a_frame(model: STDiT, video: Tensor) -> None:
     t = torch.tensor([0.0, 250.0, 600.0, 1000.0]).double()[LEVELS].repeat(BATCH)
     frames = torch.arange(len(t), dtype=torch.int32).view(BATCH, -1)
-    each = model(video, frames, model.modulation(t, torch.tensor(8.0).double()), words(model))
+    each = model(video, frames, model.embed_timesteps(t, torch.tensor(8.0).double()), words(model))
     torch.testing.assert_close(each, model(video, LEVELS, table(model), words(model)), rtol=0, atol=1e-12)
     late = model(video, LEVELS + (LEVELS == 1), table(model), words(model))
     assert (late - each).abs().max() > 1e-3
@@ -153,7 +153,7 @@ def test_padding_words_change_nothing(model: STDiT, video: Tensor) -> None:
 def test_prompts_of_different_length_share_a_batch(model: STDiT, video: Tensor) -> None:
     y, lengths = torch.randn(BATCH, 7, 5, dtype=torch.float64), (4, 6)
     together = model.encode_text(y, torch.arange(7) < torch.tensor(lengths)[:, None])
-    assert together.kv[0].shape[1] == max(lengths)
+    assert together.text_kv[0].shape[1] == max(lengths)
     alone = [
         model(video[i : i + 1], LEVELS, table(model), model.encode_text(y[i : i + 1, :length]))
         for i, length in enumerate(lengths)
@@ -192,7 +192,7 @@ def test_every_weight_learns_within_three_steps(video: Tensor) -> None:
     optimizer = torch.optim.SGD(weights, lr=0.1)
     for _ in range(3):
         optimizer.zero_grad()
-        (model(video, LEVELS, table(model), words(model), clean=CLEAN) - video).square().mean().backward()
+        (model(video, LEVELS, table(model), words(model), num_context_latents=CLEAN) - video).square().mean().backward()
         optimizer.step()
     assert [n for n, p in model.named_parameters() if p.requires_grad and not p.grad.abs().max() > 0] == []
 
@@ -200,9 +200,9 @@ def test_every_weight_learns_within_three_steps(video: Tensor) -> None:
 def test_bfloat16_autocast_stays_close(video: Tensor) -> None:
     model = randomized(STDiT(TINY))
     case = (video.float(), LEVELS, table(model), words(model))
-    exact = model(*case, clean=CLEAN)
+    exact = model(*case, num_context_latents=CLEAN)
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = model(*case, clean=CLEAN)
+        rounded = model(*case, num_context_latents=CLEAN)
     rounded.float().square().sum().backward()
     assert (rounded - exact).square().mean() < 0.03**2 * exact.square().mean()
 

@@ -36,7 +36,7 @@ def run(model: STDiT, case: dict[str, Tensor], t: Tensor) -> Tensor:
     hook = model.final_layer.register_forward_hook(lambda _m, _i, out: tokens.append(out))
     z = case["x"].transpose(1, 2)
     with torch.no_grad():
-        velocity = model(z, level_idx, model.modulation(t.flatten(), fps), text, size=size)
+        velocity = model(z, level_idx, model.embed_timesteps(t.flatten(), fps), text, size=size)
     hook.remove()
     out = model.unpatchify(tokens[0], z.shape[-2:])
     assert torch.equal(velocity, out[:, :, :4])

@@ -41,8 +41,8 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.fx.Graph]]:
 
 def use_backend(backend, monkeypatch, result=None) -> Iterator:
     torch._dynamo.reset()
-    run = compiled_block.compiled_block.__wrapped__(backend)
-    monkeypatch.setattr(loaded, "compiled_block", lambda: run)
+    run = compiled_block.compile_block.__wrapped__(backend)
+    monkeypatch.setattr(loaded, "compile_block", lambda: run)
     yield result
     torch._dynamo.reset()
 

@@ -29,7 +29,7 @@ def bound(case: dict[str, Tensor], levels: NoiseLevels, fps: float, position: in
     """The tiny model under guidance, for the recorded prompt, whose rows are not padded."""
     model = tiny_transformer()
     with torch.no_grad():
-        modulation = model.modulation(levels.timesteps, torch.tensor(fps))
+        modulation = model.embed_timesteps(levels.timesteps, torch.tensor(fps))
         texts = (case["text_cond"], case["text_uncond"])
         if batched:
             both = Conditioning(modulation, model.encode_text(torch.cat(texts)))

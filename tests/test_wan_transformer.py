@@ -22,7 +22,7 @@ def run(model: WanTransformer, x: Tensor, t: Tensor, text: Tensor, fps: Tensor |
     level_idx = torch.arange(t.numel(), dtype=torch.int32).view(len(x), -1)
     rates = torch.as_tensor(fps).repeat_interleave(t.numel() // torch.as_tensor(fps).numel())
     with torch.no_grad():
-        modulation = model.modulation(t.flatten(), rates)
+        modulation = model.embed_timesteps(t.flatten(), rates)
         return model(x.transpose(1, 2), level_idx, Conditioning(modulation, model.encode_text(text))).transpose(1, 2)
 
 
@@ -90,7 +90,9 @@ class Causal:
 
     def __init__(self, model: WanTransformer, text: Tensor, t: list[int]) -> None:
         self.model, self.levels = model, {time: row for row, time in enumerate(t)}
-        self.conditions = Conditioning(model.modulation(torch.tensor(t), torch.tensor(24.0)), model.encode_text(text))
+        self.conditions = Conditioning(
+            model.embed_timesteps(torch.tensor(t), torch.tensor(24.0)), model.encode_text(text)
+        )
         self.cached: list[KeysValues] | None = None
 
     def call(self, x: Tensor, t: list[int], start: int, *, keep: bool = False) -> Tensor:

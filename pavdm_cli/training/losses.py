@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pavdm_cli.models.stdit.transformer import STDiT, Text
+from pavdm_cli.models.stdit.transformer import Conditioning, STDiT
 from pavdm_cli.training.levels import NOISE_TIMESTEP
 
 
@@ -55,7 +55,7 @@ def velocity_loss(
 
 def predict_velocity(
     model: STDiT,
-    text: Text,
+    conditioning: Conditioning,
     batch: Batch,
     fps: Tensor,
     size: tuple[float, float] | None = None,
@@ -68,7 +68,7 @@ def predict_velocity(
     """
     rows, count = batch.timesteps.shape
     model_timesteps = batch.timesteps.flatten().to(timestep_dtype or batch.timesteps.dtype)
-    modulation = model.modulation(model_timesteps, fps.repeat_interleave(count) if fps.dim() else fps)
+    modulation = model.embed_timesteps(model_timesteps, fps.repeat_interleave(count) if fps.dim() else fps)
     index = torch.arange(rows * count, dtype=torch.int32, device=batch.timesteps.device).view(rows, count)
     z = add_noise(batch.latents, batch.noise, batch.timesteps)
-    return model(z, index, modulation, text, clean=batch.context, size=size)  # type: ignore[no-any-return]
+    return model(z, index, modulation, conditioning, num_context_latents=batch.context, size=size)  # type: ignore[no-any-return]

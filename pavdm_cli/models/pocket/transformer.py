@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pavdm_cli.models.pocket.frame_format import LATENT_CHANNELS
 from pavdm_cli.models.pocket.text_encoder import PocketTextModel, TextConfig, batch_ids
-from pavdm_cli.models.stdit.transformer import STDiT, STDiTConfig, Text
+from pavdm_cli.models.stdit.transformer import Conditioning, STDiT, STDiTConfig
 from pavdm_cli.pocket_world.vocabulary import LENGTH, PAD
 
 SMALL = STDiTConfig(
@@ -43,7 +43,7 @@ class Pocket(nn.Module):
         self.text = PocketTextModel(config.text, config.stdit.text_length)
         self.stdit = STDiT(config.stdit)
 
-    def encode_prompts(self, prompts: list[str], dropped: Tensor | None = None) -> Text:
+    def encode_prompts(self, prompts: list[str], dropped: Tensor | None = None) -> Conditioning:
         """Keys and values of prompts; dropped (B,): replace by the null embedding, with the prompt's mask."""
         y, mask = self.embed(prompts)
         if dropped is not None:

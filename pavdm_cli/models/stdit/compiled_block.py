@@ -19,7 +19,7 @@ ResidualStream = tuple[Tensor, Tensor]  # the residual stream and its modulated 
 
 
 @cache
-def compiled_block(backend: str = "inductor") -> BlockFn:
+def compile_block(backend: str = "inductor") -> BlockFn:
     """`eager_block` compiled by torch.compile: one graph for spatial blocks, and one or two for temporal ones.
 
     The first calls compile, and raise DeviceError if that fails.
@@ -28,11 +28,11 @@ def compiled_block(backend: str = "inductor") -> BlockFn:
     with ignore_warnings():
         graph = torch.compile(eager_block, backend=backend)
 
-    def run(
+    def run_block(
         block: Block,
         stream: ResidualStream,
         inputs: BlockInputs,
-        text: Tensor,
+        text_kv: Tensor,
         axis: AttentionAxis,
         vectors: Sequence[ModulationVector],
     ) -> Any:
@@ -41,9 +41,9 @@ def compiled_block(backend: str = "inductor") -> BlockFn:
             _mark_dynamic(stream, inputs, axis, vectors)
             seen_keys.add(key)
         with explain_compile_errors():
-            return graph(block, stream, inputs, text, axis, vectors)
+            return graph(block, stream, inputs, text_kv, axis, vectors)
 
-    return run
+    return run_block
 
 
 def _graph_key(stream: ResidualStream, axis: AttentionAxis, vectors: Sequence[ModulationVector]) -> Hashable:

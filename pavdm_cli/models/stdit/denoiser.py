@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.attention import Attention
+from pavdm_cli.models.stdit.tensor_cache import tensor_cache
 from pavdm_cli.models.stdit.transformer import (
     AttentionFns,
     BlockFn,
+    Conditioning,
     ContextKV,
     Modulation,
     STDiT,
-    Text,
     eager_block,
-    tensor_cache,
 )
 from pavdm_cli.sampling.denoiser import Denoiser, FunctionDenoiser
 from pavdm_kernels import on_gpu
@@ -34,26 +34,30 @@ def compute_modulation(stdit: STDiT, timesteps: Tensor, fps: float, exact: bool 
     """
     weight = stdit.final_layer.linear.weight
     times = timesteps.to(weight.device, torch.promote_types(timesteps.dtype, weight.dtype))
-    modulation = stdit.modulation(times if exact else times.to(weight), weight.new_tensor(fps))
+    modulation = stdit.embed_timesteps(times if exact else times.to(weight), weight.new_tensor(fps))
     return modulation if on_gpu(weight) else stdit.precompute_vectors(modulation)
 
 
-def with_backend(attention: Attention, run: BlockFn = eager_block) -> Callable[[Text], Text]:
-    """Returns a function that attaches an attention backend and a block runner to a Text.
+def make_backend_binder(
+    attention: Attention, run_block: BlockFn = eager_block
+) -> Callable[[Conditioning], Conditioning]:
+    """Returns a function that attaches an attention backend and a block runner to the keys and values of a text.
 
     Position embeddings depend only on sizes, so all texts share one cache.
     """
     position_cache = tensor_cache()
 
-    def attach(text: Text) -> Text:
-        text_attention = attention.for_keys(text.kv[0].shape[1], text.mask is not None)
+    def bind_backend(conditioning: Conditioning) -> Conditioning:
+        text_attention = attention.for_keys(conditioning.text_kv[0].shape[1], conditioning.mask is not None)
         functions = AttentionFns(attention.any_length, text_attention)
-        return text._replace(attention=functions, position_cache=position_cache, run=run)
+        return conditioning._replace(attention=functions, position_cache=position_cache, run_block=run_block)
 
-    return attach
+    return bind_backend
 
 
-def with_kv_cache(stdit: STDiT, text: Text, modulation: Modulation, position: int, size: Size = None) -> Denoiser:
+def with_kv_cache(
+    stdit: STDiT, conditioning: Conditioning, modulation: Modulation, position: int, size: Size = None
+) -> Denoiser:
     """A denoiser that caches the context's keys and values until the next shift.
 
     This is exact if clean latents attend only to each other.
@@ -64,19 +68,25 @@ def with_kv_cache(stdit: STDiT, text: Text, modulation: Modulation, position: in
     @torch.no_grad()
     def prefill(context: Tensor, level: int) -> ContextKV:
         levels = _uniform_levels(level, context)
-        return stdit.prefill(context.to(_weight(stdit)), levels, modulation, text, size, position=position)
+        return stdit.prefill(context.to(_weight(stdit)), levels, modulation, conditioning, size, position=position)
 
     @torch.no_grad()
     def velocity(window: Tensor, levels: Tensor, cache: ContextKV | None) -> Tensor:
         latents, context_kv = window.to(_weight(stdit)), cache or ContextKV(None, position)
-        out: Tensor = stdit(latents, levels, modulation, text, context_kv=context_kv, size=size)
+        out: Tensor = stdit(latents, levels, modulation, conditioning, context_kv=context_kv, size=size)
         return out.to(window)
 
     return FunctionDenoiser(prefill, velocity)
 
 
 def with_full_context(
-    stdit: STDiT, text: Text, modulation: Modulation, position: int, size: Size = None, *, causal: bool = False
+    stdit: STDiT,
+    conditioning: Conditioning,
+    modulation: Modulation,
+    position: int,
+    size: Size = None,
+    *,
+    causal: bool = False,
 ) -> Denoiser:
     """A denoiser that recomputes the context at every step; all latents attend to each other.
 
@@ -91,14 +101,18 @@ def with_full_context(
         if cache is None:
             latents = window.to(_weight(stdit))
             window_velocity: Tensor = stdit(
-                latents, levels, modulation, text, context_kv=ContextKV(None, position), size=size
+                latents, levels, modulation, conditioning, context_kv=ContextKV(None, position), size=size
             )
             return window_velocity.to(window)
         context, context_levels = cache
-        latents, clean = torch.cat([context, window], dim=1).to(_weight(stdit)), context.shape[1] if causal else 0
-        before = ContextKV(None, min(position, clean)) if causal else None
+        latents = torch.cat([context, window], dim=1).to(_weight(stdit))
+        num_context_latents = context.shape[1] if causal else 0
+        context_kv = ContextKV(None, min(position, num_context_latents)) if causal else None
         levels = torch.cat([context_levels.expand(*levels.shape[:-1], -1), levels], dim=-1)
-        full_velocity: Tensor = stdit(latents, levels, modulation, text, context_kv=before, clean=clean, size=size)
+        inputs = (latents, levels, modulation, conditioning)
+        full_velocity: Tensor = stdit(
+            *inputs, context_kv=context_kv, num_context_latents=num_context_latents, size=size
+        )
         return full_velocity[:, context.shape[1] :].to(window)
 
     return FunctionDenoiser(prefill, velocity)

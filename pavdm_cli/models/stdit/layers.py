@@ -172,8 +172,8 @@ class SelfAttention(nn.Module):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(-3)
         return *qk_norm_rope(q, k, (self.q_norm.weight, self.k_norm.weight), rope), v
 
-    def keys_values(self, x: Tensor, rope: Tensor | None) -> Tensor:  # -> (2, B, T, S, N, K)
-        """Those of `project_qkv` alone."""
+    def project_kv(self, x: Tensor, rope: Tensor | None) -> Tensor:  # -> (2, B, T, S, N, K)
+        """The keys and values of `project_qkv` alone."""
         return torch.stack(self.project_qkv(x, rope)[1:])
 
     def forward(self, x: Tensor, axis: AttentionAxis) -> Tensor:  # (B, T, S, D)
@@ -224,7 +224,7 @@ class Block(nn.Module):
         self,
         stream: tuple[Tensor, Tensor],
         inputs: BlockInputs,
-        text: Tensor,
+        text_kv: Tensor,
         axis: AttentionAxis,
         vectors: Sequence[ModulationVector],
     ) -> tuple[Tensor, Tensor]:
@@ -235,7 +235,7 @@ class Block(nn.Module):
         x, h = stream
         gate, shift, scale, gate_mlp, *next_vectors = vectors
         x = torch.addcmul(x, gate.gather(inputs.level_idx), self.attn(h, axis))
-        branch = self.cross_attn(x, text, inputs.text_mask, inputs.text_attention)
+        branch = self.cross_attn(x, text_kv, inputs.text_mask, inputs.text_attention)
         x, h = gate_residual_modulate(x, branch, inputs.level_idx, None, shift, scale)
         return gate_residual_modulate(x, self.mlp(h), inputs.level_idx, gate_mlp, *next_vectors)
 

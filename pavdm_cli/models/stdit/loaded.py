@@ -15,10 +15,10 @@ from pavdm_cli.models.adapter import DenoiserConfig, StepShape, TextEmbedding
 from pavdm_cli.models.distributed import full_tensor
 from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.meta_init import meta_init
-from pavdm_cli.models.stdit.compiled_block import compiled_block
+from pavdm_cli.models.stdit.compiled_block import compile_block
 from pavdm_cli.models.stdit.denoiser import (
     compute_modulation,
-    with_backend,
+    make_backend_binder,
     with_full_context,
     with_kv_cache,
     without_caches,
@@ -69,8 +69,8 @@ class STDiTModel:
     @property
     def forward_methods(self) -> Sequence[tuple[nn.Module, str]]:
         """See `LoadedModel.forward_methods`."""
-        names = ("encode_text", "modulation", "precompute_vectors", "prefill")
-        return [*((self.transformer, name) for name in names), (self.blocks[-1].attn, "keys_values")]
+        names = ("encode_text", "embed_timesteps", "precompute_vectors", "prefill")
+        return [*((self.transformer, name) for name in names), (self.blocks[-1].attn, "project_kv")]
 
     @property
     def text_shape(self) -> tuple[int, int]:
@@ -125,15 +125,16 @@ class STDiTModel:
         """See `LoadedModel.bind`."""
         exact = bool(config.options.get("fp32_timesteps"))
         modulate = partial(compute_modulation, self.transformer, levels.timesteps, self.model_fps(config.fps), exact)
-        backend = partial(with_backend, config.attention, compiled_block() if config.compile else eager_block)
-        attach = backend() if config.cache_text else None
+        run_block = compile_block() if config.compile else eager_block
+        make_binder = partial(make_backend_binder, config.attention, run_block)
+        bind_backend = make_binder() if config.cache_text else None
         modulation = modulate() if config.cache_modulation else None
         size = config.size if self.scales_positions else None
         full = partial(with_full_context, causal=config.causal_context)
 
         def build(text: TextKV) -> Denoiser:
-            text_kv = attach(text) if attach else backend()(self.transformer.encode_text(*text))
-            inputs = (self.transformer, text_kv, modulation or modulate(), config.position_offset, size)
+            conditioning = bind_backend(text) if bind_backend else make_binder()(self.transformer.encode_text(*text))
+            inputs = (self.transformer, conditioning, modulation or modulate(), config.position_offset, size)
             return with_kv_cache(*inputs) if config.reuse_context else full(*inputs)
 
         caches_all = config.cache_text and config.cache_modulation
@@ -163,13 +164,12 @@ class STDiTModel:
         """See `LoadedModel.velocity`."""
         rows, count = timesteps.shape
         fps = torch.tensor(self.model_fps(config.fps), device=noisy.device)
-        modulation = self.transformer.modulation(timesteps.flatten(), fps)
+        modulation = self.transformer.embed_timesteps(timesteps.flatten(), fps)
         index = torch.arange(rows * count, dtype=torch.int32, device=noisy.device).view(rows, count)
-        text_kv, size = (
-            self.transformer.encode_text(*self.pad_batch(text)),
-            config.size if self.scales_positions else None,
-        )
-        out: Tensor = self.transformer(noisy, index, modulation, text_kv, clean=num_context_latents, size=size)
+        conditioning = self.transformer.encode_text(*self.pad_batch(text))
+        size = config.size if self.scales_positions else None
+        inputs = (noisy, index, modulation, conditioning)
+        out: Tensor = self.transformer(*inputs, num_context_latents=num_context_latents, size=size)
         return out
 
     def unfreeze(self) -> None:

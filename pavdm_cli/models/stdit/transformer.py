@@ -6,7 +6,7 @@ Open-Sora v1.2's network (STDiT3) with a timestep per latent; the bundled model 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from pavdm_cli.models.stdit.layers import (
     TimestepEmbedder,
     position_embedding,
 )
+from pavdm_cli.models.stdit.tensor_cache import TensorCache, no_cache
 from pavdm_kernels import ModulationVector, PerLevel, gather, kernels_enabled, modulate, temporal_attention
 
 ZERO_INIT = ("t_block.1.weight", "cross_attn.proj.weight", "final_layer.linear.weight")  # zero at the start of training
@@ -74,26 +75,6 @@ class AttentionFns(NamedTuple):
     text: AttentionFn = attend
 
 
-TensorCache = Callable[[Hashable, Callable[[], Tensor]], Tensor]  # (key, factory) -> tensor
-
-
-def no_cache(key: Hashable, factory: Callable[[], Tensor]) -> Tensor:
-    """Builds the tensor at every call."""
-    return factory()
-
-
-def tensor_cache() -> TensorCache:
-    """A cache for size-dependent tensors (position embeddings), so that steps need not recompute them."""
-    tensors: dict[Hashable, Tensor] = {}
-
-    def get_tensor(key: Hashable, factory: Callable[[], Tensor]) -> Tensor:
-        if key not in tensors:
-            tensors[key] = factory()
-        return tensors[key]
-
-    return get_tensor
-
-
 BlockFn = Callable[..., tuple[Tensor, Tensor]]  # a block, then the arguments and the result of `Block.forward`
 
 
@@ -103,21 +84,21 @@ def eager_block(block: Block, *arguments: Any) -> tuple[Tensor, Tensor]:
     return out
 
 
-class Text(NamedTuple):
-    """Keys and values of a prompt for every block, plus the attention backend and block runner."""
+class Conditioning(NamedTuple):
+    """What all calls for a prompt share: its keys and values for every block, attention backends, how blocks run."""
 
-    kv: tuple[Tensor, ...]  # (B, L, 2, N, K) each: spatial block 0, temporal block 0, spatial block 1, ...
+    text_kv: tuple[Tensor, ...]  # (B, L, 2, N, K) each: spatial block 0, temporal block 0, spatial block 1, ...
     mask: Tensor | None  # bool (B, 1, 1, L), False for padding; None: no padding
     attention: AttentionFns = AttentionFns()
     position_cache: TensorCache = no_cache  # of position embeddings, on one device and in one precision
-    run: BlockFn = eager_block
+    run_block: BlockFn = eager_block
 
 
 class ContextKV(NamedTuple):
     """KV cache of the clean latents; without a cache (`kv` None), only the position offset."""
 
-    kv: Tensor | None  # (depth, 2, B, C, S, N, K), normalized and rotated
-    position: int  # of the first noisy latent: C, or fewer if positions repeat
+    kv: Tensor | None  # (depth, 2, B, E, S, N, K), normalized and rotated
+    position: int  # of the first noisy latent: E, or fewer if positions repeat
 
 
 class STDiT(nn.Module):
@@ -138,19 +119,19 @@ class STDiT(nn.Module):
         self.temporal_blocks = nn.ModuleList(Block(*sizes) for _ in range(config.depth))
         self.final_layer = FinalLayer(hidden, patch[1] * patch[2] * config.out_channels)
 
-    def modulation(self, t: Tensor, fps: Tensor) -> Modulation:  # (N,), (N,) or ()
+    def embed_timesteps(self, t: Tensor, fps: Tensor) -> Modulation:  # (N,), (N,) or ()
         """Embed and project timesteps in [0, 1000]: row n is for `t[n]` at `fps` frames per second."""
         final = self.t_embedder(t) + self.fps_embedder(fps.reshape(-1))
         return Modulation(self.t_block(final).unflatten(-1, (6, -1)), final)
 
-    def encode_text(self, y: Tensor, mask: Tensor | None = None) -> Text:  # (B, L, text width), (B, L)
+    def encode_text(self, y: Tensor, mask: Tensor | None = None) -> Conditioning:  # (B, L, text width), (B, L)
         """Cross-attention keys and values; tokens that are padding in every row of the mask are dropped."""
         if mask is not None:
             is_used = mask.bool().any(0)
             y, mask = y[:, is_used], mask.bool()[:, is_used]
             mask = None if mask.all() else mask[:, None, None]
         y = self.y_embedder(y)
-        return Text(tuple(block.cross_attn.project_kv(y) for block in self.blocks), mask)
+        return Conditioning(tuple(block.cross_attn.project_kv(y) for block in self.blocks), mask)
 
     def initialize_weights(self, generator: torch.Generator | None = None) -> None:
         """Fresh weights for training: every block starts as the identity, and the output is zero (DiT's adaLN-zero)."""
@@ -172,30 +153,32 @@ class STDiT(nn.Module):
         z: Tensor,
         level_idx: Tensor,
         modulation: Modulation,
-        text: Text,
+        conditioning: Conditioning,
         *,
         context_kv: ContextKV | None = None,
-        clean: int = 0,
+        num_context_latents: int = 0,
         size: tuple[float, float] | None = None,
     ) -> Tensor:
         """The velocity (clean - noise) of every latent, (B, T, in_channels, H, W).
 
         z (B, T, C, H, W); level_idx int32 (T,) or (B, T), rows of the modulation; context_kv: cache of clean latents
         before z, or only the position of the first noisy latent (default: right after the clean ones of z);
-        clean: number of clean latents at the start of z itself, which attend over time only to themselves;
+        num_context_latents: clean latents at the start of z itself, which attend over time only to themselves;
         size: height, width in pixels.
         """
-        start, past_kv = (clean, None) if context_kv is None else (context_kv.position, context_kv.kv)
-        count = z.shape[1] - clean
+        start, past_kv = (num_context_latents, None) if context_kv is None else (context_kv.position, context_kv.kv)
+        count = z.shape[1] - num_context_latents
         kv_caches = [None] * self.config.depth if past_kv is None else past_kv.unbind(0)
-        rope = text.position_cache(("rope", start, count, clean), lambda: self.rope(start, count, clean))
-        causal_attention = partial(context_causal_attention, clean=clean)
+        rope = conditioning.position_cache(
+            ("rope", start, count, num_context_latents), lambda: self.rope(start, count, num_context_latents)
+        )
+        causal_attention = partial(context_causal_attention, num_context_latents=num_context_latents)
         temporal = [
-            AttentionAxis(causal_attention if clean else partial(temporal_attention, kv_cache=kv), rope)
+            AttentionAxis(causal_attention if num_context_latents else partial(temporal_attention, kv_cache=kv), rope)
             for kv in kv_caches
         ]
-        axes = block_axes(temporal, text.attention.space)
-        h = self.run_blocks(self.embed(z, size, text.position_cache), level_idx, modulation, text, axes)
+        axes = block_axes(temporal, conditioning.attention.space)
+        h = self.run_blocks(self.embed(z, size, conditioning.position_cache), level_idx, modulation, conditioning, axes)
         return self.unpatchify(self.final_layer(h), z.shape[-2:])[:, :, : self.config.in_channels]
 
     def prefill(
@@ -203,7 +186,7 @@ class STDiT(nn.Module):
         context: Tensor,
         level_idx: Tensor,
         modulation: Modulation,
-        text: Text,
+        conditioning: Conditioning,
         size: tuple[float, float] | None = None,
         *,
         position: int | None = None,
@@ -213,7 +196,7 @@ class STDiT(nn.Module):
         position: of the first noisy latent; positions repeat if there are more clean latents than that.
         Blocks are not compiled: one call per shift does not justify another graph.
         """
-        text = text._replace(run=eager_block)
+        conditioning = conditioning._replace(run_block=eager_block)
         kvs: list[Tensor] = []
 
         def attend_and_store(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -222,10 +205,12 @@ class STDiT(nn.Module):
 
         count = context.shape[1]
         start = count if position is None else min(position, count)
-        rope = text.position_cache(("rope", start, 0, count), lambda: self.rope(start, 0, count))
-        axes = block_axes([AttentionAxis(attend_and_store, rope)] * self.config.depth, text.attention.space)
-        h = self.run_blocks(self.embed(context, size, text.position_cache), level_idx, modulation, text, axes[:-1])
-        kvs.append(self.blocks[-1].attn.keys_values(h, rope))
+        rope = conditioning.position_cache(("rope", start, 0, count), lambda: self.rope(start, 0, count))
+        axes = block_axes([AttentionAxis(attend_and_store, rope)] * self.config.depth, conditioning.attention.space)
+        h = self.run_blocks(
+            self.embed(context, size, conditioning.position_cache), level_idx, modulation, conditioning, axes[:-1]
+        )
+        kvs.append(self.blocks[-1].attn.project_kv(h, rope))
         return ContextKV(torch.stack(kvs), start)
 
     def embed(
@@ -240,13 +225,21 @@ class STDiT(nn.Module):
         return tokens + position_cache(("positions", grid, scale), lambda: position_embedding(grid, scale, tokens))
 
     def run_blocks(
-        self, x: Tensor, level_idx: Tensor, modulation: Modulation, text: Text, axes: Sequence[AttentionAxis]
+        self,
+        x: Tensor,
+        level_idx: Tensor,
+        modulation: Modulation,
+        conditioning: Conditioning,
+        axes: Sequence[AttentionAxis],
     ) -> Tensor:
         """Run one block per axis; returns the stream modulated for the next block or the final layer."""
-        inputs, vectors = BlockInputs(level_idx, text.mask, text.attention.text), self.vectors(level_idx, modulation)
+        inputs, vectors = (
+            BlockInputs(level_idx, conditioning.mask, conditioning.attention.text),
+            self.vectors(level_idx, modulation),
+        )
         h = modulate(x, level_idx, vectors[0], vectors[1])
-        for n, (block, kv, axis) in enumerate(zip(self.blocks, text.kv, axes, strict=False)):
-            x, h = text.run(block, (x, h), inputs, kv, axis, vectors[6 * n + 2 : 6 * n + 8])
+        for n, (block, kv, axis) in enumerate(zip(self.blocks, conditioning.text_kv, axes, strict=False)):
+            x, h = conditioning.run_block(block, (x, h), inputs, kv, axis, vectors[6 * n + 2 : 6 * n + 8])
         return h
 
     def vectors(self, level_idx: Tensor, modulation: Modulation) -> Sequence[ModulationVector]:
@@ -273,20 +266,22 @@ class STDiT(nn.Module):
         return z[..., : size[0], : size[1]]
 
 
-def block_axes(temporal: Sequence[AttentionAxis], run: AttentionFn) -> list[AttentionAxis]:
+def block_axes(temporal: Sequence[AttentionAxis], attend: AttentionFn) -> list[AttentionAxis]:
     """One axis per block, alternating spatial and temporal."""
-    spatial = AttentionAxis(partial(spatial_attention, run=run), None)
+    spatial = AttentionAxis(partial(spatial_attention, attend=attend), None)
     return [axis for time in temporal for axis in (spatial, time)]
 
 
 def spatial_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, run: AttentionFn
+    q: Tensor, k: Tensor, v: Tensor, *, attend: AttentionFn
 ) -> Tensor:  # (B, T, S, N, K) -> (B, T, S, N * K)
     """Attention within each latent."""
-    return run(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), None).view(*q.shape[:3], -1)
+    return attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), None).view(*q.shape[:3], -1)
 
 
-def context_causal_attention(q: Tensor, k: Tensor, v: Tensor, *, clean: int) -> Tensor:  # as `spatial_attention`
-    """Temporal attention in which the first `clean` latents attend only to one another, without a mask tensor."""
-    first = temporal_attention(q[:, :clean], k[:, :clean], v[:, :clean])
-    return torch.cat([first, temporal_attention(q[:, clean:], k, v)], dim=1)
+def context_causal_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, num_context_latents: int
+) -> Tensor:  # as `spatial_attention`
+    """Temporal attention in which the first `num_context_latents` attend only to one another, without a mask tensor."""
+    first = temporal_attention(q[:, :num_context_latents], k[:, :num_context_latents], v[:, :num_context_latents])
+    return torch.cat([first, temporal_attention(q[:, num_context_latents:], k, v)], dim=1)

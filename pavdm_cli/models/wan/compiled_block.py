@@ -13,14 +13,14 @@ from pavdm_cli.models.wan.layers import Block, BlockFn, BlockInputs, KeysValues,
 
 
 @cache
-def compiled_block(backend: str = "inductor") -> BlockFn:
+def compile_block(backend: str = "inductor") -> BlockFn:
     """`eager_block` compiled by torch.compile. The first calls compile, and raise DeviceError if that fails."""
     seen_keys: set[Hashable] = set()
     with ignore_warnings():
         graph = torch.compile(eager_block, backend=backend)
 
-    def run(
-        block: Block, x: Tensor, inputs: BlockInputs, text: KeysValues, kv_cache: KeysValues | None
+    def run_block(
+        block: Block, x: Tensor, inputs: BlockInputs, text_kv: KeysValues, kv_cache: KeysValues | None
     ) -> tuple[Tensor, KeysValues]:
         x = x if x._base is None else x.clone()  # a view would be compiled once more than other tensors
         key = (x.shape[:3], kv_cache and kv_cache[0].shape[1])
@@ -28,9 +28,9 @@ def compiled_block(backend: str = "inductor") -> BlockFn:
             _mark_dynamic(x, inputs, kv_cache)
             seen_keys.add(key)
         with explain_compile_errors():
-            return graph(block, x, inputs, text, kv_cache)
+            return graph(block, x, inputs, text_kv, kv_cache)
 
-    return run
+    return run_block
 
 
 def _mark_dynamic(x: Tensor, inputs: BlockInputs, kv_cache: KeysValues | None) -> None:

@@ -70,12 +70,12 @@ class Attention(nn.Module):
         self.q, self.k, self.v, self.o = (Linear(dim, dim) for _ in range(4))
         self.norm_q, self.norm_k = (RMSNorm(dim, heads, eps) for _ in range(2))
 
-    def queries(self, x: Tensor, rope: Tensor | None = None) -> Tensor:  # (B, L, D) -> (B, L, N, K)
+    def project_q(self, x: Tensor, rope: Tensor | None = None) -> Tensor:  # (B, L, D) -> (B, L, N, K)
         """Normalized queries, rotated by the angles of their tokens."""
         out: Tensor = self.norm_q(self.q(x), rope)
         return out
 
-    def keys_values(self, x: Tensor, rope: Tensor | None = None) -> KeysValues:  # (B, L, D)
+    def project_kv(self, x: Tensor, rope: Tensor | None = None) -> KeysValues:  # (B, L, D)
         """Normalized keys, rotated by the angles of their tokens, and values."""
         return self.norm_k(self.k(x), rope), self.v(x).unflatten(-1, (self.heads, -1))
 
@@ -105,7 +105,7 @@ class Block(nn.Module):
         self.ffn = MLP(dim, ffn_dim)
 
     def forward(
-        self, x: Tensor, inputs: BlockInputs, text: KeysValues, kv_cache: KeysValues | None
+        self, x: Tensor, inputs: BlockInputs, text_kv: KeysValues, kv_cache: KeysValues | None
     ) -> tuple[Tensor, KeysValues]:
         """The residual stream (B, G, S, D), and the keys and values of its tokens.
 
@@ -115,7 +115,7 @@ class Block(nn.Module):
         shift, scale, gate, shift_ffn, scale_ffn, gate_ffn = self._level_vectors(inputs.modulation)
         attention_out, new_kv = self._self_attention(modulate(x, level_idx, shift, scale), inputs, kv_cache)
         x, h = gate_residual_norm(x, attention_out, level_idx, gate, (norm3.weight, norm3.bias), norm3.eps)
-        branch = self._cross_attention(h, text, inputs.attend)
+        branch = self._cross_attention(h, text_kv, inputs.attend)
         x, h = gate_residual_modulate(x, branch, level_idx, None, shift_ffn, scale_ffn)
         return gate_residual(x, self.ffn(h), level_idx, gate_ffn), new_kv
 
@@ -126,12 +126,12 @@ class Block(nn.Module):
         self, x: Tensor, inputs: BlockInputs, kv_cache: KeysValues | None
     ) -> tuple[Tensor, KeysValues]:  # (B, G, S, D)
         tokens = x.flatten(1, 2)
-        q, (k, v) = self.self_attn.queries(tokens, inputs.rope), self.self_attn.keys_values(tokens, inputs.rope)
+        q, (k, v) = self.self_attn.project_q(tokens, inputs.rope), self.self_attn.project_kv(tokens, inputs.rope)
         out: Tensor = self.self_attn.o(inputs.attend(q, *append_kv(kv_cache, (k, v)), None))
         return out.view_as(x), (k, v)
 
-    def _cross_attention(self, x: Tensor, text: KeysValues, attend: AttentionFn) -> Tensor:
-        out: Tensor = self.cross_attn.o(attend(self.cross_attn.queries(x.flatten(1, 2)), *text, None))
+    def _cross_attention(self, x: Tensor, text_kv: KeysValues, attend: AttentionFn) -> Tensor:
+        out: Tensor = self.cross_attn.o(attend(self.cross_attn.project_q(x.flatten(1, 2)), *text_kv, None))
         return out.view_as(x)
 
 
@@ -141,10 +141,10 @@ BlockFn = Callable[
 
 
 def eager_block(
-    block: Block, x: Tensor, inputs: BlockInputs, text: KeysValues, kv_cache: KeysValues | None
+    block: Block, x: Tensor, inputs: BlockInputs, text_kv: KeysValues, kv_cache: KeysValues | None
 ) -> tuple[Tensor, KeysValues]:
     """Call the block without compiling it."""
-    out: tuple[Tensor, KeysValues] = block(x, inputs, text, kv_cache)
+    out: tuple[Tensor, KeysValues] = block(x, inputs, text_kv, kv_cache)
     return out
 
 

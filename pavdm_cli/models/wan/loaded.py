@@ -19,7 +19,7 @@ from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.meta_init import meta_init
 from pavdm_cli.models.spec import ModelSpec
 from pavdm_cli.models.streams import ClipEncodeStream
-from pavdm_cli.models.wan.compiled_block import compiled_block
+from pavdm_cli.models.wan.compiled_block import compile_block
 from pavdm_cli.models.wan.config import PATCH, TEXT_LENGTH, WanConfig
 from pavdm_cli.models.wan.denoiser import with_full_context, with_kv_cache
 from pavdm_cli.models.wan.export import export
@@ -69,7 +69,7 @@ class LoadedWan:
     @property
     def forward_methods(self) -> Sequence[tuple[nn.Module, str]]:
         """See `LoadedModel.forward_methods`."""
-        return [(self.transformer, name) for name in ("encode_text", "modulation", "prefill")]
+        return [(self.transformer, name) for name in ("encode_text", "embed_timesteps", "prefill")]
 
     @property
     def text_shape(self) -> tuple[int, int]:
@@ -133,16 +133,16 @@ class LoadedWan:
             return rope_table(head_dim, start, grid).to(device)
 
         def modulate() -> Modulation:
-            return self.transformer.modulation(levels.timesteps, torch.tensor(config.fps))
+            return self.transformer.embed_timesteps(levels.timesteps, torch.tensor(config.fps))
 
         modulation = modulate() if _caches(config) else None
         # Memory is estimated on the meta device, under a dispatch mode that torch.compile does not trace.
-        run = compiled_block() if config.compile and device.type != "meta" else eager_block
+        run_block = compile_block() if config.compile and device.type != "meta" else eager_block
 
         def denoiser(text: TextKV) -> Denoiser:
             def conditioning() -> Conditioning:
                 text_kv = text if modulation else self.transformer.encode_text(*text)
-                return Conditioning(modulation or modulate(), text_kv, config.attention.any_length, rope, run)
+                return Conditioning(modulation or modulate(), text_kv, config.attention.any_length, rope, run_block)
 
             inputs = (self.transformer, conditioning, config.position_offset)
             if config.reuse_context:
@@ -170,7 +170,9 @@ class LoadedWan:
     ) -> Tensor:  # (B, T, C, h, w), (B, T)
         """See `LoadedModel.velocity`."""
         rows, count = timesteps.shape
-        modulation = self.transformer.modulation(timesteps.flatten(), torch.tensor(config.fps, device=noisy.device))
+        modulation = self.transformer.embed_timesteps(
+            timesteps.flatten(), torch.tensor(config.fps, device=noisy.device)
+        )
         index = torch.arange(rows * count, dtype=torch.int32, device=noisy.device).view(rows, count)
         text_kv = self.transformer.encode_text(self.pad_batch(text))
         conditioning = Conditioning(modulation, text_kv, config.attention.any_length)

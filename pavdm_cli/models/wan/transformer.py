@@ -35,10 +35,10 @@ class Conditioning(NamedTuple):
     """The inputs of a call that are the same for all steps of a prompt."""
 
     modulation: Modulation
-    text: Sequence[KeysValues]  # for each block
+    text_kv: Sequence[KeysValues]  # for each block
     attend: AttentionFn = attend
     rope: Callable[[int, int, tuple[int, int, int]], Tensor] = rope_table
-    run: BlockFn = eager_block
+    run_block: BlockFn = eager_block
 
 
 class WanTransformer(nn.Module):
@@ -58,7 +58,7 @@ class WanTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(dim, config.heads, config.ffn_dim, eps) for _ in range(config.layers))
         self.head = Head(dim, PATCH[1] * PATCH[2] * config.out_channels, eps)
 
-    def modulation(self, timesteps: Tensor, fps: Tensor) -> Modulation:  # (N,), () or (N,) -> N levels
+    def embed_timesteps(self, timesteps: Tensor, fps: Tensor) -> Modulation:  # (N,), () or (N,) -> N levels
         """Embed and project timesteps from 0 to 1000; row n is for `timesteps[n]` at `fps` frames per second."""
         weight = self.head.modulation
         wide = torch.float32 if weight.device.type == "mps" else torch.float64
@@ -73,7 +73,7 @@ class WanTransformer(nn.Module):
     def encode_text(self, rows: Tensor) -> list[KeysValues]:  # (B, L, text_dim), for each block
         """Keys and values of the prompt; all rows are attended to, including the padding."""
         embeddings = self.text_embedding(rows.to(self.patch_embedding.weight))
-        return [block.cross_attn.keys_values(embeddings) for block in self.layers]
+        return [block.cross_attn.project_kv(embeddings) for block in self.layers]
 
     @property
     def layers(self) -> list[Block]:
@@ -126,8 +126,8 @@ class WanTransformer(nn.Module):
         rope = conditioning.rope(self.config.head_dim, start, _grid(z))
         rope = rope if rope.device == x.device else rope.to(x.device)
         inputs, keys_values = BlockInputs(level_idx, conditioning.modulation.block, rope, conditioning.attend), []
-        for n, (block, kv) in enumerate(zip(self.layers, conditioning.text, strict=True)):
-            x, new_kv = conditioning.run(block, x, inputs, kv, None if kv_cache is None else kv_cache[n])
+        for n, (block, kv) in enumerate(zip(self.layers, conditioning.text_kv, strict=True)):
+            x, new_kv = conditioning.run_block(block, x, inputs, kv, None if kv_cache is None else kv_cache[n])
             keys_values.append(new_kv)
         return x, keys_values
 
