@@ -127,7 +127,7 @@ class Model:
         inherited = continuation.inherit_settings(self.options | other_options | {"model": self.name}, Path(path))
         request = self._request(prompt, {"crf": 16} | inherited, extension=extension)
         source = continuation.open_source(request)
-        request, _ = continuation.with_prompt(request, source)
+        request, _ = continuation.inherit_prompt(request, source)
         check(request)
         frames = source.frames_to_generate(request.spec.fps)
         return Video(self, replace(request, seconds=None, frames=frames), source)
@@ -179,7 +179,7 @@ class Video:
         config = self._config()
         notes = image_start.notes(config, read_image(self.request.image)) if self.request.image else []
         if self.source:
-            _, notes = continuation.with_prompt(self.request, self.source)
+            _, notes = continuation.inherit_prompt(self.request, self.source)
             notes += continuation.shape_notes(config, self.source) + continuation.start_notes(config, self.source)
         return [with_python_names(note) for note in (*notes, *config.notes)]
 

@@ -82,12 +82,12 @@ def test_graphs_are_counted_where_steps_are_recorded(folder, options):
 
 def test_offloading_is_named_without_the_options_that_it_does_not_go_with(folder, gpu):
     fast = ExecutionConfig(cuda_graphs="on", overlap_decode="on", compile=True)
-    options = dict(memory_advice.alternatives(on_gpu(folder, execution=fast)))
+    options = dict(memory_advice.propose_savings(on_gpu(folder, execution=fast)))
     named = "--offload model without --cuda-graphs on without --overlap-decode on without --compile"
     switches = options[named].execution
     assert (switches.offload, switches.cuda_graphs, switches.overlap_decode) == ("model", "auto", "off")
     assert not switches.compile
-    assert "--offload model" in dict(memory_advice.alternatives(on_gpu(folder)))
+    assert "--offload model" in dict(memory_advice.propose_savings(on_gpu(folder)))
 
 
 @pytest.mark.integration
@@ -202,25 +202,25 @@ def test_a_chunk_is_decoded_next_to_the_next_steps_only_where_both_fit(folder, g
 @pytest.mark.integration
 def test_what_does_not_fit_is_rejected_by_its_largest_part_with_what_each_option_saves(folder, gpu):
     config = on_gpu(folder)
-    least = memory_plan.choose_plan(
-        config.with_execution(cfg_batching="sequential", vae_batch_size=1, offload="sequential", overlap_decode="off")
-    )
+    switches = {"cfg_batching": "sequential", "vae_batch_size": 1, "offload": "sequential", "overlap_decode": "off"}
+    least = memory_plan.choose_plan(config.with_execution(**switches))
     gpu["cuda"] = max(least.devices[0].needs)
     plan = memory_plan.choose_plan(config)
     assert not plan.fits
-    error = memory_advice.refusal(plan)
+    error = memory_advice.build_memory_error(plan)
     assert error.exit_code == 6
     assert "to decode (mostly " in error.message
     assert "--offload sequential saves" in error.hint.split("; ")[0]
     assert "--offload model saves" in error.hint
     gpu["cuda"] = 1000
-    assert memory_advice.refusal(memory_plan.choose_plan(config)).hint.startswith("nothing makes it fit: even with ")
+    hint = memory_advice.build_memory_error(memory_plan.choose_plan(config)).hint
+    assert hint.startswith("nothing makes it fit: even with ")
 
 
 def test_a_text_encoder_that_does_not_fit_can_read_on_the_host(folder, gpu, monkeypatch):
     monkeypatch.setattr(memory_plan, "text_bytes", lambda job: {"weights": 10**9})
     gpu["cuda"] = 10**8
-    error = memory_advice.refusal(memory_plan.choose_plan(on_gpu(folder)))
+    error = memory_advice.build_memory_error(memory_plan.choose_plan(on_gpu(folder)))
     assert "to encode text (mostly text encoder, weights, 1.0 GB)" in error.message
     assert error.hint.startswith("--text-device cpu saves")
     plan = memory_plan.choose_plan(on_gpu(folder, options={"text_device": "cpu"}))

@@ -92,7 +92,7 @@ def test_a_clip_is_encoded_in_less_where_it_does_not_fit_and_rejected_by_the_nam
     plan = memory_plan.choose_plan(config)
     assert (plan.fits, chosen(plan)[1:]) == (True, (1, "off"))
     gpu["cuda"] = 10**9
-    message = memory_advice.refusal(memory_plan.choose_plan(config)).message
+    message = memory_advice.build_memory_error(memory_plan.choose_plan(config)).message
     assert " to encode frames (mostly activations of the VAE, 1.7 GB)" in message
 
 

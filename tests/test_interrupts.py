@@ -88,7 +88,7 @@ def test_a_terminal_that_nohup_lets_close_stops_nothing() -> None:
 
 def seventeen_frames() -> RenderedChunk:
     nothing = torch.zeros(1, 0, 1, 1, 1)
-    state = RenderState(SamplerState(1, range(1), nothing, nothing, nothing), None, None, latents=0, frames=17)
+    state = RenderState(SamplerState(1, range(1), nothing, nothing, nothing), None, None, num_latents=0, frames=17)
     return RenderedChunk(np.zeros((17, 64, 96, 3), np.uint8), None, state)
 
 

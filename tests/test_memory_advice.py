@@ -25,14 +25,14 @@ def test_where_no_option_is_enough_the_hint_says_which_are_together(monkeypatch:
         named = replace(config, prompt=" ".join(options))
         return memory_plan.MemoryPlan(named, (memory_plan.DeviceMemory(CUDA, gpu["cuda"], parts),))
 
-    def alternatives(config: GenerationConfig) -> list[tuple[str, GenerationConfig]]:
+    def propose_savings(config: GenerationConfig) -> list[tuple[str, GenerationConfig]]:
         used = tuple(option for option in steps if option in config.prompt)
         return [(option, replace(config, prompt=" ".join((*used, option)))) for option in steps if option not in used]
 
-    monkeypatch.setattr(memory_advice, "alternatives", alternatives)
+    monkeypatch.setattr(memory_advice, "propose_savings", propose_savings)
     monkeypatch.setattr(
         memory_advice, "choose_plan", lambda config: plan_of(tuple(o for o in steps if o in config.prompt))
     )
     for free, says in ((35, "together: --a --b"), (15, "together: --a --size 144p"), (55, "--size 144p saves")):
         gpu["cuda"] = free
-        assert says in memory_advice.refusal(plan_of(())).hint
+        assert says in memory_advice.build_memory_error(plan_of(())).hint

@@ -116,7 +116,7 @@ def test_a_foreign_video_that_appears_is_not_replaced() -> None:
 def saved(video: VideoLocation, checkpoint: bytes, size: int, resumed: bool) -> None:
     checkpoint_path(partial_path(video.path)).write_bytes(checkpoint)
     assert video.on_saved
-    video.on_saved(SavedFiles(size=size, latents=0, resumed=resumed))
+    video.on_saved(SavedFiles(size=size, latents_bytes=0, is_resumed=resumed))
 
 
 def test_a_stale_attempt_never_harms_the_parts_of_a_newer_one() -> None:

@@ -21,7 +21,7 @@ from support.sharded import KINDS, tiny_config, write_tiny
 
 from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.generation import memory_advice, memory_parts, memory_plan, memory_report, pipeline
-from pavdm_cli.generation.advice import advice
+from pavdm_cli.generation.advice import find_ineffective_options
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.processes import configure_processes
 from pavdm_cli.models.adapter import Placement
@@ -152,14 +152,14 @@ def test_weights_are_sharded_only_if_a_gpu_cannot_hold_them(tmp_path, gpu, monke
     assert "weights are sharded: the transformer does not fit on one GPU" in together.notes
     assert memory_plan.choose_plan(together).fits
     off = configure_processes(replace(config, execution=replace(config.execution, shard_weights="off")), 2)
-    assert "--shard-weights on saves 0.5 GB" in memory_advice.refusal(memory_plan.choose_plan(off)).hint
+    assert "--shard-weights on saves 0.5 GB" in memory_advice.build_memory_error(memory_plan.choose_plan(off)).hint
 
 
 def test_the_table_has_a_row_for_every_gpu(tmp_path, gpu):
     plan = memory_plan.estimate_plan(configure_processes(on_gpu(tmp_path / "tiny", shard_weights="on"), 2))
     rows = {row[0]: row[1:] for row in memory_report.format_rows(plan)}
     assert {"total on cuda of rank 0", "total on cuda of each other rank", "gathered weights"} <= rows.keys()
-    assert memory_report.figures(plan)["settings"]["shard_weights"] == "on"
+    assert memory_report.plan_to_json(plan)["settings"]["shard_weights"] == "on"
 
 
 def test_sharded_weights_allow_any_number_of_processes(tmp_path):
@@ -172,7 +172,7 @@ def test_sharded_weights_allow_any_number_of_processes(tmp_path):
 def test_sharded_weights_need_processes_and_no_offloading(tmp_path):
     config = tiny_config(write_tiny(tmp_path / "tiny", "wan"), "wan")
     assert not configure_processes(config, 1).execution.sharded
-    assert any("--shard-weights has no effect in one process" in line for line in advice(config))
+    assert any("--shard-weights has no effect in one process" in line for line in find_ineffective_options(config))
     with pytest.raises(UsageError, match="--shard-weights on cannot be combined with --offload"):
         ExecutionConfig(shard_weights="on", offload="model")
 

@@ -18,7 +18,7 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.provenance import collect_metadata
 from pavdm_cli.generation.request import Output
 from pavdm_cli.generation.resolve import resolve
-from pavdm_cli.generation.stored_request import resolved_request
+from pavdm_cli.generation.stored_request import build_resolved_request
 from pavdm_cli.models.execution import MAX_VAE_BATCH_SIZE, VAE_BATCH_SIZE, ExecutionConfig
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.video import read_metadata
@@ -73,7 +73,7 @@ def test_what_memory_leaves_is_stored_and_a_chosen_one_stays(
 
 def test_a_resumed_video_keeps_it(folder: Path, model: ModelRunner) -> None:
     for config in (config_of(folder), config_of(folder).with_execution(vae_batch_size=1)):
-        resumed = resolve(resolved_request(config, model, Output()))
+        resumed = resolve(build_resolved_request(config, model, Output()))
         assert resumed.execution.vae_batch_size == config.execution.vae_batch_size
         assert "vae_batch_size" not in resumed.auto_switches
 

@@ -56,11 +56,11 @@ class RemoteVideo:
 
     def on_saved(self, files: SavedFiles) -> None:
         """Store new parts, then the state. Raises: OSError."""
-        if not files.resumed and self._is_resumed:  # the parts could not be continued
+        if not files.is_resumed and self._is_resumed:  # the parts could not be continued
             self._start_again()
         try:
             self._append(VIDEO, files.size)
-            self._append(LATENTS, files.latents)
+            self._append(LATENTS, files.latents_bytes)
             header = json.dumps({"attempt": self._attempt, "parts": self._parts}).encode()
             state = header + b"\n" + checkpoint_path(self._files[VIDEO]).read_bytes()
             self._store.replace(f"{self._folder}/{STATE}{self._attempt}", state)

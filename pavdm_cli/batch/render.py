@@ -46,7 +46,7 @@ def render(request: Request, models: ModelCache, control: write.RunControl) -> w
         checkpoint = interrupted_video.checkpoint
         if resume.finish_if_complete(interrupted_video):
             return write.WriteResult(path, checkpoint.run.total, True, checkpoint.run.metadata)
-        config, source = resume.resolved_config(checkpoint.run.request)
+        config, source = resume.resolve_stored_request(checkpoint.run.request)
         config, model = models.open(config)
         control.on_frames(checkpoint.file.written)
         if not (resume.changes_of_files(interrupted_video) or resume.changes_of_run(config, model, checkpoint.run)):
@@ -54,7 +54,7 @@ def render(request: Request, models: ModelCache, control: write.RunControl) -> w
     elif path.exists() and not request.output.force:
         return _result_of(path)  # by an attempt that was killed before it recorded completion
     partial_path(path).unlink(missing_ok=True)
-    config, source = resume.resolved_config(request)
+    config, source = resume.resolve_stored_request(request)
     config, model = models.open(config)
     return write_request(config, model, source, request, request.output, control)
 

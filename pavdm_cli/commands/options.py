@@ -52,7 +52,7 @@ Aspect = Annotated[
 Fps = Annotated[
     float | None, typer.Option(help="Frames per second; default: the model's own.", rich_help_panel=VIDEO_PANEL)
 ]
-SizeOfInput = Annotated[
+ExtendSize = Annotated[
     str | None,
     typer.Option(
         autocompletion=complete(SIZES),
@@ -61,7 +61,7 @@ SizeOfInput = Annotated[
         rich_help_panel=VIDEO_PANEL,
     ),
 ]
-FpsOfInput = Annotated[
+ExtendFps = Annotated[
     float | None,
     typer.Option(
         help="Frame rate at which the model works; default: that at which this model made INPUT, else the model's own. "
@@ -105,14 +105,14 @@ BenchSeconds = Annotated[
         rich_help_panel=VIDEO_PANEL,
     ),
 ]
-TimedSeed = Annotated[
+BenchSeed = Annotated[
     int | None, typer.Option(help="Random seed, for reproducible results.", rich_help_panel=VIDEO_PANEL)
 ]
 MODEL_HELP = "A name in `pavdm models list`, or a folder of weights"
 Model = Annotated[
     str, typer.Option(autocompletion=complete(MODELS), help=f"{MODEL_HELP}.", rich_help_panel=VIDEO_PANEL)
 ]
-ModelOfInput = Annotated[
+ExtendModel = Annotated[
     str | None,
     typer.Option(
         autocompletion=complete(MODELS),

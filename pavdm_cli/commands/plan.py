@@ -112,7 +112,7 @@ def print_plan(
         length = {"video_seconds": config.frames / config.spec.fps, "endless": endless}
         figures = {"videos": count, "time": estimate.figures(time) | length}
         figures["settings"] = {name: {"value": value, "source": source} for name, (value, source) in origins.items()}
-        print(json.dumps(memory_report.figures(plan) | figures))
+        print(json.dumps(memory_report.plan_to_json(plan) | figures))
     else:
         ui.show_table("", ("memory", *STAGES), memory_report.format_rows(plan))
         basis = ", per minute of video" if endless else f", for each of {count} videos" if count > 1 else ""
@@ -126,11 +126,11 @@ def print_plan(
 
 
 def _print_notes(config: GenerationConfig) -> None:
-    from pavdm_cli.generation.advice import advice
+    from pavdm_cli.generation.advice import find_ineffective_options
 
     texts = [prompt.text for prompt in config.prompts] if config.prompt else []
     truncation_notes = [line for text in texts for line in config.video_model.truncation_notes(text)]
-    for line in (*config.notes, *advice(config), *truncation_notes):
+    for line in (*config.notes, *find_ineffective_options(config), *truncation_notes):
         ui.note(line)
 
 
@@ -139,7 +139,7 @@ def _require_fit(plan: MemoryPlan, config: GenerationConfig) -> GenerationConfig
     from pavdm_cli.generation import memory_advice, memory_report
 
     if not plan.fits:
-        raise memory_advice.refusal(plan)
+        raise memory_advice.build_memory_error(plan)
     for line in memory_report.notes(config, plan.config):
         ui.info(line)
     return plan.config

@@ -33,7 +33,7 @@ def print_speed(result: WriteResult, video_seconds: float, wall_seconds: float, 
 
     num_before: frames that were copied, or written by an earlier run.
     """
-    if result.stopped:
+    if result.was_stopped:
         ui.info(f"stopped after {video_seconds:.1f} s of video")
     num_new = max(0, result.frames - num_before)
     new = f", {num_new} of them new," if num_before else ""

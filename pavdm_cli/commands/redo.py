@@ -92,17 +92,17 @@ def redo(
 
 
 def _regenerate(original: GeneratedVideo, request: Request, output: Output, as_json: bool) -> None:
-    from pavdm_cli.generation.redo import RedoTask, find_span, original_config, span_config
+    from pavdm_cli.generation.redo import RedoTask, build_original_config, build_span_config, find_span
     from pavdm_cli.generation.write import RunControl
     from pavdm_cli.generation.write_redo import write_redo
 
     start_time, redo_options = time.monotonic(), request.redo
     assert redo_options
     assert output.path
-    full_config = original_config(original, with_threads(request, Load()))
+    full_config = build_original_config(original, with_threads(request, Load()))
     _check_weights(full_config, original)
     span = find_span(full_config, original, redo_options)
-    config = torchrun.for_all_ranks(span_config(original, full_config, span))
+    config = torchrun.for_all_ranks(build_span_config(original, full_config, span))
     _print_span(original, span)
     for line in config.notes:
         ui.note(line)

@@ -41,8 +41,8 @@ def report(
     if not result.is_complete:
         part = f"kept {result.path}, {pluralize(result.frames, 'frame')}"
         message = f"interrupted: {part if result.frames else 'no frame was finished, so nothing was saved'}"
-        command = result.resume or command_line(("pavdm", "extend"), str(result.path))
-        hint = f"`{command}` continues it" if result.frames or result.resume else "run it again"
+        command = result.resume_command or command_line(("pavdm", "extend"), str(result.path))
+        hint = f"`{command}` continues it" if result.frames or result.resume_command else "run it again"
         path = str(result.path) if result.frames else None
         report_interrupt(message, hint, as_json, missing, path=path, frames=result.frames, exit_code=exit_code)
         raise typer.Exit(exit_code)

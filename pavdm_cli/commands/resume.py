@@ -75,14 +75,14 @@ def _check_output(interrupted_video: InterruptedVideo) -> None:
 
 def _continue(interrupted_video: InterruptedVideo, force: bool, keep_state: bool, as_json: bool) -> None:
     from pavdm_cli.generation.redo import RedoTask
-    from pavdm_cli.generation.resume import changes_of_files, changes_of_run, resolved_config
+    from pavdm_cli.generation.resume import changes_of_files, changes_of_run, resolve_stored_request
     from pavdm_cli.generation.write import RunControl
     from pavdm_cli.generation.write_request import write_request
 
     start_time, checkpoint = time.monotonic(), interrupted_video.checkpoint
     request = checkpoint.run.request
     _check_changes(changes_of_files(interrupted_video), force)
-    config, source = resolved_config(request)
+    config, source = resolve_stored_request(request)
     config = torchrun.for_all_ranks(config)
     model = open_model(config)
     _check_changes(changes_of_run(config, model, checkpoint.run), force)
@@ -96,7 +96,7 @@ def _continue(interrupted_video: InterruptedVideo, force: bool, keep_state: bool
         video = source.original.video if isinstance(source, RedoTask) else source.video if source else None
         rate = video.rate if video else config.spec.fps
         length = float(
-            extension_source.new_duration if extension_source and not result.stopped else result.frames / rate
+            extension_source.new_duration if extension_source and not result.was_stopped else result.frames / rate
         )
         wall = time.monotonic() - start_time
         before, code = checkpoint.file.written, stop.exit_code

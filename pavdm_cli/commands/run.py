@@ -166,7 +166,7 @@ def extend_video(
 
     check(request)
     source = continuation.open_source(request)
-    request, notes = continuation.with_prompt(request, source)
+    request, notes = continuation.inherit_prompt(request, source)
     check(request)
     path = continuation.choose_output(request, source)
     check_forever(request, path)
@@ -197,7 +197,7 @@ def extend_video(
         with extension_progress(source, path.name) as advance:
             control = RunControl(advance, stop, stop.interruptible, stopped_by_user=stop.by_user)
             result = write_extension(config, model, source, replace(request.output, path=path), control)
-        length = float(result.frames / source.video.rate if result.stopped else source.new_duration)
+        length = float(result.frames / source.video.rate if result.was_stopped else source.new_duration)
         wall, before, code = time.monotonic() - start_time, source.num_copied, stop.exit_code
         report(result, video_seconds=length, wall_seconds=wall, as_json=as_json, exit_code=code, num_before=before)
 

@@ -6,7 +6,7 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.runtime.threads import available_cores
 
 
-def advice(config: GenerationConfig) -> list[str]:
+def find_ineffective_options(config: GenerationConfig) -> list[str]:
     """One line per such option."""
     execution, on_cpu = config.execution, config.device.type == "cpu"
     lines = []

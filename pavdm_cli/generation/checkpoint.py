@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -45,6 +45,16 @@ class RunInfo:
     inputs: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of the input files, by path
 
 
+class LatentsPrefix(NamedTuple):
+    """The part of the file of latents that a checkpoint refers to."""
+
+    size: int  # bytes; 0: no latents are stored yet
+    digest: str  # SHA-256; empty: there is no file
+
+
+NO_LATENTS = LatentsPrefix(0, "")
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The state of an interrupted video."""
@@ -53,12 +63,12 @@ class Checkpoint:
     file: EncoderState
     render: RenderState
     notes: tuple[str, ...] = ()  # for the user, at the end
-    latents: tuple[int, str] = (0, "")  # size and SHA-256 of the file of latents, if there is one
+    latents: LatentsPrefix = NO_LATENTS
 
     @property
     def needs_rewrite(self) -> bool:
         """Whether the file cannot be continued: all frames are written again, from the latents."""
-        return self.latents[0] > 0 and not self.file.digest
+        return self.latents.size > 0 and not self.file.digest
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -94,7 +104,7 @@ def _fields(checkpoint: Checkpoint) -> dict[str, Any]:
         "request": stored_request.to_json(run.request),
         "run": {name: getattr(run, name) for name in ("name", "metadata", "machine", "total", "inputs")},
         "file": {name: getattr(file, name) for name in ("written", "last_time", "segments", "size", "digest", "times")},
-        "render": {"latents": render.latents, "frames": render.frames},
+        "render": {"latents": render.num_latents, "frames": render.frames},
         "sampler": {name: _to_json(value) for name, value in _values(sampler).items() if _is_json(value)},
         "notes": checkpoint.notes,
         "latents": checkpoint.latents,
@@ -135,9 +145,9 @@ def _checkpoint(values: dict[str, Any], tensors: dict[str, Tensor], folder: Path
     return Checkpoint(
         RunInfo(request=stored_request.from_json(values["request"], folder / run["name"]), **run),
         EncoderState(**file | {"times": tuple(file["times"]), "frames": tensors["frames"].numpy()}),
-        RenderState(state, *decoder, **values["render"]),
+        RenderState(state, *decoder, values["render"]["latents"], values["render"]["frames"]),
         tuple(values["notes"]),
-        tuple(values["latents"]),
+        LatentsPrefix(*values["latents"]),
     )
 
 

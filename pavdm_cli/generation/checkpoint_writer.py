@@ -13,7 +13,7 @@ from typing import Self, TypeAlias
 import torch
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.generation.checkpoint import Checkpoint, RunInfo, write_checkpoint
+from pavdm_cli.generation.checkpoint import NO_LATENTS, Checkpoint, LatentsPrefix, RunInfo, write_checkpoint
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.generation.latents_file import LatentsWriter
 from pavdm_cli.hub.download import sha256_of
@@ -30,8 +30,8 @@ class SavedFiles:
     """What a checkpoint that is on the disk refers to."""
 
     size: int  # bytes of the partial file
-    latents: int  # bytes of the file of latents
-    resumed: bool  # whether the run continues an interrupted one
+    latents_bytes: int  # of the file of latents
+    is_resumed: bool  # whether the run continues an interrupted one
 
 
 @dataclass(slots=True)
@@ -41,18 +41,18 @@ class CheckpointWriter:
     writer: Writer
     run: RunInfo
     notes: Sequence[str]  # notes so far
-    latents: LatentsWriter | None = None  # the latents of all chunks
-    resumed: bool = False
+    latents_writer: LatentsWriter | None = None  # the latents of all chunks
+    is_resumed: bool = False
     on_saved: Callable[[SavedFiles], None] | None = None  # called on the encoder's thread
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.latents:
+        if self.latents_writer:
             with suppress(OutputError):  # the writer reports it
                 self.writer.flush()
-            self.latents.close()
+            self.latents_writer.close()
 
     def save(self, chunk: RenderedChunk) -> None:
         """Queue a checkpoint for a chunk whose frames were written."""
@@ -63,21 +63,21 @@ class CheckpointWriter:
 
     def _save(self, chunk: RenderedChunk, notes: tuple[str, ...], file: EncoderState) -> None:
         assert chunk.state
-        if self.latents and chunk.latents is not None:
-            self.latents.append(chunk.latents)
-        latents = self.latents.state if self.latents else (0, "")
+        if self.latents_writer and chunk.latents is not None:
+            self.latents_writer.append(chunk.latents)
+        latents = LatentsPrefix(*self.latents_writer.state) if self.latents_writer else NO_LATENTS
         self.run = replace(
             self.run, inputs={path: digest or sha256_of(Path(path)) for path, digest in self.run.inputs.items()}
         )
         write_checkpoint(self.writer.checkpoint, Checkpoint(self.run, file, chunk.state, notes, latents))
         if self.on_saved:
-            self.on_saved(SavedFiles(file.size, latents[0], self.resumed))
+            self.on_saved(SavedFiles(file.size, latents.size, self.is_resumed))
 
 
 def open_latents(writer: Writer, run: RunInfo, checkpoint: Checkpoint | None) -> LatentsWriter | None:
     """The file of latents of a new video or of an interrupted one; None if none are stored. Raises: OSError."""
     if checkpoint:
-        return LatentsWriter(writer.latents, checkpoint.latents[0]) if checkpoint.latents[1] else None
+        return LatentsWriter(writer.latents, checkpoint.latents.size) if checkpoint.latents.digest else None
     stores_latents = run.request.output.keep_state or not writer.encoder.continuable
     return LatentsWriter(writer.latents) if stores_latents else None
 

@@ -164,5 +164,5 @@ class GenerationConfig:
 
     def with_execution(self, **switches: Any) -> GenerationConfig:
         """A copy with these execution switches set, and no longer `auto`."""
-        execution, left_open = replace(self.execution, **switches), self.auto_switches - switches.keys()
-        return replace(self, execution=execution, auto_switches=left_open)
+        execution, open_switches = replace(self.execution, **switches), self.auto_switches - switches.keys()
+        return replace(self, execution=execution, auto_switches=open_switches)

@@ -30,7 +30,7 @@ class RenderState:
     sampler: SamplerState
     context: Tensor | None  # latents that primed the decoder before the first chunk
     replay: Tensor | None  # latents to push again to rebuild the decoder's state
-    latents: int  # decoded so far
+    num_latents: int  # decoded so far
     frames: int  # of the model, so far
 
 
@@ -57,7 +57,7 @@ class ChunkDecoder:
     def __post_init__(self) -> None:
         if self.state:
             decoder = open_decoder(self.recovery, self.config.schedule.chunk, self._to_device(self.state.replay))
-            self._decoder, decoder.num_decoded = decoder, self.state.latents
+            self._decoder, decoder.num_decoded = decoder, self.state.num_latents
             self._context = self.state.context
 
     def push(self, chunk: SampledChunk) -> RenderedChunk:

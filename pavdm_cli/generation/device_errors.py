@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from pavdm_cli.errors import DeviceError, InvalidOutputError, PavdmError
 from pavdm_cli.generation.config import GenerationConfig
-from pavdm_cli.generation.memory_advice import alternatives
+from pavdm_cli.generation.memory_advice import propose_savings
 from pavdm_cli.models.parallel import LostProcessError
 from pavdm_cli.runtime.diagnose import device_hint, first_line, is_out_of_memory
 
@@ -29,7 +29,7 @@ def report_device_errors(
     except Exception as error:
         device = config.device.type
         if is_out_of_memory(error):
-            options = ", ".join(option for option, _ in alternatives(config))
+            options = ", ".join(option for option, _ in propose_savings(config))
             raise DeviceError(f"{device} ran out of memory: {describe_saved()}", f"try {options}") from error
         if advice := device_hint(error):
             raise DeviceError(f"{device} failed: {first_line(error)}: {describe_saved()}", advice) from error

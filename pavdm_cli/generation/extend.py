@@ -39,7 +39,7 @@ from pavdm_cli.video.write.output import NUMBER_SUFFIX
 if TYPE_CHECKING:
     from pavdm_cli.generation.config import GenerationConfig
 
-MIN_ENLARGED = 1.05  # a smaller difference in shape is not noted
+MIN_ENLARGEMENT = 1.05  # a smaller difference in shape is not noted
 INHERITED = ("size", "fps", "lora")  # settings of the source that its continuation by the same model has, too
 MIN_FPS = Fraction(1, 60)  # at slower rates each frame would need hundreds of generated ones
 Pixels = NDArray[np.uint8]
@@ -84,10 +84,10 @@ def inherit_settings(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     metadata, _ = stored_fields(path)
     metadata = metadata if "pavdm" in metadata else {}
     model = values.get("model") or metadata.get("model", registry.DEFAULT)
-    own = {name: metadata[name] for name in INHERITED if name in metadata and model == metadata.get("model")}
+    inherited = {name: metadata[name] for name in INHERITED if name in metadata and model == metadata.get("model")}
     if values.get("aspect"):
-        own.pop("size", None)
-    return {**values, **{name: value for name, value in own.items() if not values.get(name)}, "model": model}
+        inherited.pop("size", None)
+    return {**values, **{name: value for name, value in inherited.items() if not values.get(name)}, "model": model}
 
 
 def find_inherited_model(name: str, path: Path) -> VideoModel:
@@ -138,7 +138,7 @@ def _reject_partial_copy(video: VideoInfo) -> None:
         raise InputError(part, f"extend the original instead; delete {video.path.name}")
 
 
-def with_prompt(request: Request, source: Source) -> tuple[Request, list[str]]:
+def inherit_prompt(request: Request, source: Source) -> tuple[Request, list[str]]:
     """Fill in the source's caption and, by default, its prompt."""
     metadata, damage = stored_fields(source.video.path)
     if "pavdm" not in metadata:
@@ -223,7 +223,7 @@ def shape_notes(config: GenerationConfig, source: Source) -> list[str]:
     height, width = spec.size
     shape = Fraction(video.width, video.height) * video.sample_aspect_ratio / Fraction(width, height)
     enlargement = max(shape, 1 / shape)
-    if enlargement < MIN_ENLARGED:
+    if enlargement < MIN_ENLARGEMENT:
         return []
     is_fixed = any(option.flag == "--aspect" for option in spec.ignored)
     hint = "" if is_fixed else "; choose a --size or --aspect that matches its aspect ratio"

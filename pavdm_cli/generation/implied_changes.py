@@ -22,26 +22,26 @@ def with_implied_changes(request: Request, seconds: float) -> tuple[Request, lis
     """
     if not request.prompt and request.extension:
         return request, []
-    prompts, least = format_prompts(request), MIN_CHUNKS * chunk_seconds(request)
+    prompts, min_gap = format_prompts(request), MIN_CHUNKS * chunk_seconds(request)
     times = [0.0, *(change.at for change in request.timeline), seconds]
-    added = list[PromptChange]()
+    implied_changes = list[PromptChange]()
     for prompt, (start, end) in zip(prompts, pairwise(times), strict=True):
-        changes = scaled_changes(prompt, start, seconds, least)
-        added += [change for change in changes if change.at + least <= end]
-    if not added:
+        changes = scaled_changes(prompt, start, seconds, min_gap)
+        implied_changes += [change for change in changes if change.at + min_gap <= end]
+    if not implied_changes:
         return request, []
-    timeline = tuple(sorted((*request.timeline, *added), key=lambda change: change.at))
-    listed = ", ".join(f'at {format_seconds(change.at)} to "{change.prompt}"' for change in added)
-    return replace(request, timeline=timeline), [f"the prompt changes {listed}"]
+    timeline = tuple(sorted((*request.timeline, *implied_changes), key=lambda change: change.at))
+    description = ", ".join(f'at {format_seconds(change.at)} to "{change.prompt}"' for change in implied_changes)
+    return replace(request, timeline=timeline), [f"the prompt changes {description}"]
 
 
-def scaled_changes(prompt: Prompt, start: float, seconds: float, least: float) -> list[PromptChange]:
-    """The changes of a prompt from `start`, earlier in a short video; none if two were less than `least` apart."""
+def scaled_changes(prompt: Prompt, start: float, seconds: float, min_gap: float) -> list[PromptChange]:
+    """The changes of a prompt from `start`, earlier in a short video; none if two were less than `min_gap` apart."""
     if not prompt.later:
         return []
     scale = min(1.0, seconds / (MIN_LENGTH_RATIO * prompt.later[-1][0]))
     changes = [PromptChange(round(start + scale * at, 2), text) for at, text in prompt.later]
-    return changes if all(b - a >= least for a, b in pairwise((start, *(change.at for change in changes)))) else []
+    return changes if all(b - a >= min_gap for a, b in pairwise((start, *(change.at for change in changes)))) else []
 
 
 def explicit_changes(request: Request) -> list[PromptChange]:

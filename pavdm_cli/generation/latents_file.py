@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,8 +18,6 @@ from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.sampling.loop import SampledChunk, SamplerState, move_state
 from pavdm_cli.video.write.growing_file import GrowingFile
-
-LatentsPrefix: TypeAlias = "tuple[Path, int]"  # a file and the number of valid bytes
 
 
 class LatentsWriter:
@@ -60,17 +57,17 @@ def render_from_latents(
     config: GenerationConfig,
     model: ModelRunner,
     render: RenderState,
-    prefix: LatentsPrefix,
+    stored_latents: tuple[Path, int],
     recovery: Recovery,
     graph_capturer: GraphCapturer | None,
 ) -> Iterator[RenderedChunk]:
     """Render all frames of a rewritten file: first from stored latents, then from newly sampled ones.
 
-    render: the state after the stored latents.
+    render: the state after the stored latents; stored_latents: their file, and its number of valid bytes.
     """
     device = model.device
     state = move_state(render.sampler, device)
-    chunks = read_chunks(*prefix, config, state)
+    chunks = read_chunks(*stored_latents, config, state)
     context = None if render.context is None else render.context.to(device)
     chunks = chain(chunks, sample_chunks(config, model, state, graph_capturer, recovery))
     count = state.chunks.start + 1 - config.warmup  # number of stored chunks

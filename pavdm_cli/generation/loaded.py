@@ -55,5 +55,5 @@ def _fit_to_memory(config: GenerationConfig) -> GenerationConfig:
         return config
     plan = memory_plan.choose_plan(config)
     if not plan.fits:
-        raise memory_advice.refusal(plan)
+        raise memory_advice.build_memory_error(plan)
     return plan.config

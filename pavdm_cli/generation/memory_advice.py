@@ -13,7 +13,7 @@ from pavdm_cli.generation.request import SIZES
 from pavdm_cli.hub.weight_memory import gigabytes
 
 
-def refusal(plan: MemoryPlan) -> DeviceError:
+def build_memory_error(plan: MemoryPlan) -> DeviceError:
     """The error for a video that does not fit, with options that would help and what they save."""
     device_memory = next(each for each in plan.devices if each.overflowing_stages())
     stage = max(device_memory.overflowing_stages(), key=lambda i: device_memory.needs[i])
@@ -27,7 +27,7 @@ def refusal(plan: MemoryPlan) -> DeviceError:
 
 def _advice(plan: MemoryPlan) -> str:
     """A hint listing options that help, sufficient ones first; if none suffices, the smallest set of them that does."""
-    candidates = [(option, choose_plan(smaller)) for option, smaller in alternatives(plan.config)]
+    candidates = [(option, choose_plan(smaller)) for option, smaller in propose_savings(plan.config)]
     saving = [(after.fits, _saving(plan, after), option) for option, after in candidates]
     useful = sorted((row for row in saving if row[0] or row[1] > 0), key=lambda row: (not row[0], -row[1]))
     if not any(fits for fits, _, _ in useful):
@@ -40,13 +40,14 @@ def _combined_advice(plan: MemoryPlan) -> str:
     """A hint where no single option suffices: several that do together, or how much memory is needed at least."""
     options = list[str]()
     while not plan.fits:
-        steps = [(option, choose_plan(smaller)) for option, smaller in alternatives(plan.config)]
-        steps = [(option, after) for option, after in steps if after.fits or _saving(plan, after) > 0]
-        if not steps:
+        candidates = [(option, choose_plan(smaller)) for option, smaller in propose_savings(plan.config)]
+        candidates = [(option, after) for option, after in candidates if after.fits or _saving(plan, after) > 0]
+        if not candidates:
             break
         # What fits comes first, then what changes no frame, then what saves most.
         option, plan = max(
-            steps, key=lambda step: (step[1].fits, not step[0].startswith("--size"), _saving(plan, step[1]))
+            candidates,
+            key=lambda pair: (pair[1].fits, not pair[0].startswith("--size"), _saving(plan, pair[1])),
         )
         options = [name for name in options if name.split()[0] != option.split()[0]] + [option]
     if plan.fits:
@@ -56,7 +57,7 @@ def _combined_advice(plan: MemoryPlan) -> str:
     return f"nothing makes it fit: {even} {gigabytes(max(overflowing.needs))} on {overflowing.device.type}"
 
 
-def alternatives(config: GenerationConfig) -> Iterator[tuple[str, GenerationConfig]]:
+def propose_savings(config: GenerationConfig) -> Iterator[tuple[str, GenerationConfig]]:
     """Options that take less memory, and the configuration with each."""
     execution, (height, width) = config.execution, config.spec.size
     has_text_device = any(option.key == "text_device" for option in config.video_model.options)

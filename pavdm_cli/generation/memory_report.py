@@ -45,7 +45,7 @@ def _cell(size: int) -> str:
     return gigabytes(size) if size else "-"
 
 
-def figures(plan: MemoryPlan) -> dict[str, Any]:
+def plan_to_json(plan: MemoryPlan) -> dict[str, Any]:
     """The same in bytes, for scripts."""
     execution = asdict(plan.config.execution)
     devices = [

@@ -97,15 +97,15 @@ UNKNOWN_KIND = Kind(
 
 def valid_fields(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Split metadata into valid fields and error messages for the rest."""
-    valid, wrong = {}, []
+    valid, errors = {}, []
     for name, value in metadata.items():
         if len(name) > MAX_NAME_LENGTH:
-            wrong.append(f"a name of {len(name)} characters")
+            errors.append(f"a name of {len(name)} characters")
         elif lines := mismatches({name: value}, {name: FIELDS.get(name, UNKNOWN_KIND)}):
-            wrong += lines
+            errors += lines
         else:
             valid[name] = value
-    return valid, wrong
+    return valid, errors
 
 
 def first_lines(lines: list[str], count: int = 5) -> list[str]:

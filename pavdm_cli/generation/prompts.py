@@ -29,9 +29,9 @@ def make_denoiser(
     embeddings = [model.embed(prompt.text, scale != 1, prompt.negative) for prompt in config.prompts]
 
     @lru_cache(maxsize=1)
-    def text_kv(number: int, weight: float) -> TextKV:
-        pairs = zip(embeddings[number - 1], embeddings[number], strict=True)
-        text = embeddings[number] if weight == 1 else [blend(*pair, weight) for pair in pairs]
+    def text_kv(index: int, weight: float) -> TextKV:
+        pairs = zip(embeddings[index - 1], embeddings[index], strict=True)
+        text = embeddings[index] if weight == 1 else [blend(*pair, weight) for pair in pairs]
         return model.text_kv(text, schedule, execution)
 
     return TimelineDenoiser(lambda text: wrap(bind(text)), lambda newest: text_kv(*active_prompt(config, newest)))
@@ -44,11 +44,11 @@ def active_prompt(config: GenerationConfig, newest: int) -> tuple[int, float]:
     at or after its time. Chunks that are already partly denoised switch to it as well.
     """
     time = config.chunk_start(newest)
-    number = bisect_right([change.time for change in config.timeline], time)
-    if not number or not config.blend:
-        return number, 1.0
-    fraction = (time - config.timeline[number - 1].time) / Fraction(str(config.blend))
-    return (number, min(1.0, float(fraction))) if fraction else (number - 1, 1.0)
+    index = bisect_right([change.time for change in config.timeline], time)
+    if not index or not config.blend:
+        return index, 1.0
+    fraction = (time - config.timeline[index - 1].time) / Fraction(str(config.blend))
+    return (index, min(1.0, float(fraction))) if fraction else (index - 1, 1.0)
 
 
 @torch.no_grad()

@@ -47,16 +47,16 @@ def _effective_fields(config: GenerationConfig) -> dict[str, Any]:
     height, width = config.spec.size
     stored = {"size": f"{width}x{height}"} | stored_values(config) | stored_values(config.execution)
     stored["timeline"] = [_change(*pair) for pair in zip(config.timeline, config.formatted_timeline, strict=True)]
-    idle: tuple[str, ...] = () if config.spec.size_multiple else ("cfg_batching", "vae_tiling", "vae_batch_size")
-    idle += () if config.spec.is_resizable else ("size",)
-    idle += ("vae_batch_size",) if config.execution.vae_batch_size == VAE_BATCH_SIZE else ()
-    idle += ("reencode", "edit_ratio") if config.method != "rn" else ()
-    idle += ("forever",) if not config.forever else ()
-    idle += ("frames",) if config.endless else ()  # not known until it is stopped
-    idle += ("timeline", "blend") if not config.timeline else ()
-    idle += ("loop",) if not config.loop else ()
-    idle += ("stride",) if config.method != "windows" else ()
-    return {name: value for name, value in stored.items() if name not in idle}
+    ineffective: tuple[str, ...] = () if config.spec.size_multiple else ("cfg_batching", "vae_tiling", "vae_batch_size")
+    ineffective += () if config.spec.is_resizable else ("size",)
+    ineffective += ("vae_batch_size",) if config.execution.vae_batch_size == VAE_BATCH_SIZE else ()
+    ineffective += ("reencode", "edit_ratio") if config.method != "rn" else ()
+    ineffective += ("forever",) if not config.forever else ()
+    ineffective += ("frames",) if config.endless else ()  # not known until it is stopped
+    ineffective += ("timeline", "blend") if not config.timeline else ()
+    ineffective += ("loop",) if not config.loop else ()
+    ineffective += ("stride",) if config.method != "windows" else ()
+    return {name: value for name, value in stored.items() if name not in ineffective}
 
 
 def _change(change: PromptChange, prompt: Prompt) -> dict[str, Any]:

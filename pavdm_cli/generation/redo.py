@@ -145,7 +145,7 @@ def check_times(original: GeneratedVideo, redo: RedoOptions) -> None:
             raise UsageError(f"{name} {time:g}s is outside the video of {length:g} s", "choose a time within the video")
 
 
-def original_config(original: GeneratedVideo, request: Request) -> GenerationConfig:
+def build_original_config(original: GeneratedVideo, request: Request) -> GenerationConfig:
     """The configuration that generates the whole video. Raises: UsageError, DeviceError."""
     config = resolve(request)
     if original.starts_from_frames:
@@ -216,7 +216,7 @@ def _offset(config: GenerationConfig, original: GeneratedVideo) -> int:
     return int(original.metadata.get("copied", 0))
 
 
-def span_config(original: GeneratedVideo, config: GenerationConfig, span: Span) -> GenerationConfig:
+def build_span_config(original: GeneratedVideo, config: GenerationConfig, span: Span) -> GenerationConfig:
     """The configuration of the video up to the end of the span. Raises: UsageError if it cannot be sampled."""
     schedule, notes, first = config.schedule, config.notes, config.warmup + span.chunks.start
     if span.chunks.start and not (schedule.context or schedule.fill_to):
@@ -229,9 +229,11 @@ def span_config(original: GeneratedVideo, config: GenerationConfig, span: Span) 
             raise UsageError(
                 f"with {option}, a span cannot be conditioned on the frames after it", "omit --to to redo up to the end"
             )
-        following = len(schedule.latents(range(config.warmup + span.chunks.stop, config.warmup + span.chunks.stop + 1)))
+        num_right_context = len(
+            schedule.latents(range(config.warmup + span.chunks.stop, config.warmup + span.chunks.stop + 1))
+        )
         first = first if span.chunks.start else 0  # a warm-up before the span sees what follows, too
-        schedule = with_right_context(schedule, config.warmup + span.chunks.stop, following, first)
+        schedule = with_right_context(schedule, config.warmup + span.chunks.stop, num_right_context, first)
     frames = span.frames.stop if not span.reaches_end else config.frames
     return replace(config, schedule=schedule, frames=frames, notes=notes)
 

@@ -79,8 +79,8 @@ def resolve(request: Request) -> GenerationConfig:
         notes=(*_prompt_notes(request, prompts), *changes, *_notes(request, schedule, execution)),
         auto_switches=frozenset(name for name in PLANNED_SWITCHES if getattr(request.execution, name) in ("auto", 0)),
     )
-    planned = replace(config, frames=ENDLESS_FRAMES) if request.forever else config
-    check_reachable(config.timeline, range(config.warmup, planned.total_chunks), config.chunk_start)
+    planned_config = replace(config, frames=ENDLESS_FRAMES) if request.forever else config
+    check_reachable(config.timeline, range(config.warmup, planned_config.total_chunks), config.chunk_start)
     return make_loop(config) if request.loop else config
 
 

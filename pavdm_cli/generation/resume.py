@@ -14,7 +14,13 @@ from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.extend import Source, frames_to_read, open_source
 from pavdm_cli.generation.metadata import valid_fields
 from pavdm_cli.generation.provenance import collect_metadata
-from pavdm_cli.generation.redo import RedoTask, find_span, open_generated_video, original_config, span_config
+from pavdm_cli.generation.redo import (
+    RedoTask,
+    build_original_config,
+    build_span_config,
+    find_span,
+    open_generated_video,
+)
 from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.hub.download import sha256_of
@@ -130,16 +136,16 @@ def changes_of_settings(stored_fields: Mapping[str, Any], fields: Mapping[str, A
     return changes
 
 
-def resolved_config(request: Request) -> tuple[GenerationConfig, Source | RedoTask | None]:
+def resolve_stored_request(request: Request) -> tuple[GenerationConfig, Source | RedoTask | None]:
     """Resolve a stored request; also returns the video it extends or redoes.
 
     Raises: InputError, UsageError, DeviceError.
     """
     if request.redo:
         original = open_generated_video(request.redo.source)
-        config = original_config(original, request)
+        config = build_original_config(original, request)
         span = find_span(config, original, request.redo)
-        return span_config(original, config, span), RedoTask(original, span, request.redo)
+        return build_span_config(original, config, span), RedoTask(original, span, request.redo)
     if request.extension is None:
         config, image = resolve(request), request.image
         return replace(config, num_conditioning_frames=image_start.num_image_frames(config) if image else 0), None

@@ -38,14 +38,14 @@ def span_context(
     config: GenerationConfig, model: ModelRunner, task: RedoTask, store: LatentsReader | None
 ) -> SpanContext:
     """The latents around a span: the stored ones, or else re-encoded frames. Raises: InvalidOutputError."""
-    following = _latent_range_after(config, task.span)
+    range_after = _latent_range_after(config, task.span)
     if store is None:
         before = _encode_before(config, model, task)
-        return SpanContext(before, _encode_after(config, model, task) if following else None)
+        return SpanContext(before, _encode_after(config, model, task) if range_after else None)
     first = config.latents_before(task.span.chunks.start)
     before = store.read(range(max(0, first - MAX_REPLAY), first))
     before = before if store.context is None else torch.cat([store.context.to(before), before], dim=1)
-    return SpanContext(tail(before, MAX_REPLAY), store.read(following) if following else None)
+    return SpanContext(tail(before, MAX_REPLAY), store.read(range_after) if range_after else None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pavdm_cli.models.registry import MODELS
 from pavdm_cli.models.runner import ModelRunner
 
 
-def resolved_request(config: GenerationConfig, model: ModelRunner, output: Output) -> Request:
+def build_resolved_request(config: GenerationConfig, model: ModelRunner, output: Output) -> Request:
     """The request with all choices made: it reproduces the video on the same machine, in any number of processes."""
     values = {name: getattr(config, name) for name in field_names(Request) & field_names(GenerationConfig)}
     if config.spec.is_resizable:

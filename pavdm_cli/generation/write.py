@@ -22,7 +22,7 @@ from pavdm_cli.generation.pipeline import choose_graph_capturer, render_chunks, 
 from pavdm_cli.generation.provenance import collect_metadata
 from pavdm_cli.generation.recovery import Recovery
 from pavdm_cli.generation.request import Output, Request
-from pavdm_cli.generation.stored_request import resolved_request
+from pavdm_cli.generation.stored_request import build_resolved_request
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.sampling.cuda_graphs import GraphCapturer
@@ -58,8 +58,8 @@ class WriteResult:
     is_complete: bool
     metadata: Mapping[str, Any]
     notes: tuple[str, ...] = ()
-    resume: str = ""  # command that resumes an interrupted video; empty without a checkpoint
-    stopped: bool = False  # an endless video that the user stopped
+    resume_command: str = ""  # command that resumes an interrupted video; empty without a checkpoint
+    was_stopped: bool = False  # an endless video that the user stopped
 
 
 def write_video(
@@ -79,7 +79,7 @@ def write_video(
     encoding = replace(encoder_options(config, output), resume=checkpoint.file if checkpoint else None)
     metadata = dict(checkpoint.run.metadata) if checkpoint else build_metadata(config, model, output, still)
     with VideoWriter(output.path, width, height, config.spec.fps, metadata, encoding, output.force) as writer:
-        request = replace(resolved_request(config, model, output), image=still.path if still else None)
+        request = replace(build_resolved_request(config, model, output), image=still.path if still else None)
         run = Run(
             writer, config, model, choose_graph_capturer(config, model), make_recovery(model, checkpoint), control
         )
@@ -132,7 +132,7 @@ def open_checkpoint_writer(
     info = checkpoint.run if checkpoint else info
     latents = open_latents(run.writer, info, checkpoint)
     return CheckpointWriter(
-        run.writer, info, run.recovery.notes, latents, resumed=checkpoint is not None, on_saved=run.control.on_saved
+        run.writer, info, run.recovery.notes, latents, is_resumed=checkpoint is not None, on_saved=run.control.on_saved
     )
 
 
@@ -155,7 +155,7 @@ def remaining_chunks(run: Run, checkpoint: Checkpoint, still: StillImage | None 
     """The chunks after a checkpoint; for files that are rewritten, also those before it."""
     config = image_start.model_config(run.config) if still else run.config
     if checkpoint.needs_rewrite:
-        stored_latents = run.writer.latents, checkpoint.latents[0]
+        stored_latents = run.writer.latents, checkpoint.latents.size
         chunks = render_from_latents(
             config, run.model, checkpoint.render, stored_latents, run.recovery, run.graph_capturer
         )
@@ -177,7 +177,7 @@ def finish(run: Run, output: Output, metadata: dict[str, Any], is_complete: bool
         assert output.path
         path = writer.close_partial()
         num_frames, command = writer.frames if path else 0, writer.resume_command
-        return WriteResult(path or output.path, num_frames, False, metadata, resume=command)
+        return WriteResult(path or output.path, num_frames, False, metadata, resume_command=command)
     if was_stopped:
         writer.replace_metadata(metadata := metadata | {"frames": new})
     notes = (
@@ -185,7 +185,7 @@ def finish(run: Run, output: Output, metadata: dict[str, Any], is_complete: bool
         *run.recovery.notes,
         *([run.graph_capturer.note] if run.graph_capturer else []),
     )
-    return WriteResult(writer.finish(output.keep_state), writer.frames, True, metadata, notes, stopped=was_stopped)
+    return WriteResult(writer.finish(output.keep_state), writer.frames, True, metadata, notes, was_stopped=was_stopped)
 
 
 def encoder_options(config: GenerationConfig, output: Output) -> EncoderOptions:

@@ -18,7 +18,7 @@ from pavdm_cli.generation.pipeline import choose_graph_capturer, render_chunks, 
 from pavdm_cli.generation.prompt_ranges import extended_ranges
 from pavdm_cli.generation.provenance import collect_metadata
 from pavdm_cli.generation.request import Output
-from pavdm_cli.generation.stored_request import resolved_request
+from pavdm_cli.generation.stored_request import build_resolved_request
 from pavdm_cli.generation.write import (
     Run,
     RunControl,
@@ -58,7 +58,7 @@ def write_extension(
     with report_device_errors(config):
         end, graph_capturer = last_frames(config, source), choose_graph_capturer(config, model)
     with ExtensionWriter(source.video, output.path, plan) as file:
-        request = replace(resolved_request(config, model, output), frames=source.frames, extension=extension)
+        request = replace(build_resolved_request(config, model, output), frames=source.frames, extension=extension)
         run = Run(file, config, model, graph_capturer, make_recovery(model, checkpoint), control)
         with (
             open_checkpoint_writer(run, request, metadata, total, checkpoint) as checkpoint_writer,

@@ -31,7 +31,7 @@ from pavdm_cli.generation.provenance import collect_metadata
 from pavdm_cli.generation.redo import GeneratedVideo, RedoTask, Span, changes_prompts
 from pavdm_cli.generation.request import Extension, Output
 from pavdm_cli.generation.span_context import LatentsReader, SpanContext, find_stored_latents, span_context
-from pavdm_cli.generation.stored_request import resolved_request
+from pavdm_cli.generation.stored_request import build_resolved_request
 from pavdm_cli.generation.write import (
     Run,
     RunControl,
@@ -75,7 +75,7 @@ def write_redo(
     total = span.splice.end - span.splice.first
     with SpliceWriter(span.splice, output.path, metadata, encoding, output.force) as writer:
         frames = original.metadata["frames"]
-        request = replace(resolved_request(config, model, output), frames=frames, seconds=None, redo=task.options)
+        request = replace(build_resolved_request(config, model, output), frames=frames, seconds=None, redo=task.options)
         run = Run(
             writer, config, model, choose_graph_capturer(config, model), make_recovery(model, checkpoint), control
         )

@@ -25,7 +25,7 @@ def write_request(
 ) -> WriteResult:
     """Write the video of a resolved request.
 
-    source: what it continues or regenerates (see `resume.resolved_config`); checkpoint: continue this interrupted run.
+    source: what it continues or regenerates (see `resume.resolve_stored_request`); checkpoint: of an interrupted run.
     """
     if isinstance(source, RedoTask):
         return write_redo(config, model, source, output, control, checkpoint)

@@ -42,7 +42,7 @@ def write_stream(
         raise OutputError(f"cannot write to standard output: {error.strerror}", write_hint(error)) from None
     was_stopped = config.endless and (control.stopped_by_user() or not control.should_stop())
     return WriteResult(
-        output.path, writer.frames, is_complete or was_stopped, metadata, tuple(recovery.notes), stopped=was_stopped
+        output.path, writer.frames, is_complete or was_stopped, metadata, tuple(recovery.notes), was_stopped=was_stopped
     )
 
 

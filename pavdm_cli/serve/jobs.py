@@ -58,7 +58,7 @@ def extend_job(body: ExtendVideo, settings: ServeSettings, source: Path) -> Vide
     check(request)
     video_source = continuation.open_source(request)
     _check_shape(body, video_source.video)
-    request, notes = continuation.with_prompt(request, video_source)
+    request, notes = continuation.inherit_prompt(request, video_source)
     check(request)
     suffix = suffix_for_audio(video_source.video, body.audio, _suffixes())
     check_extension(video_source.video, Path(f"name{suffix}"), ExtensionOptions(body.audio, body.only_new))
@@ -82,9 +82,9 @@ def redo_job(body: RedoVideo, settings: ServeSettings, source: Path, kind: str =
         del changes["device"]
     request = redo.build_redo_request(original, span, changes)
     request = replace(request, output=Output(crf=original.metadata["crf"]))
-    config = redo.original_config(original, request)
+    config = redo.build_original_config(original, request)
     splice = redo.find_span(config, original, span)
-    config = redo.span_config(original, config, splice)
+    config = redo.build_span_config(original, config, splice)
     record = _record(kind, request, total=splice.splice.end - splice.splice.first, suffix=source.suffix)
     return replace(record, **_shape(original.video), notes=json.dumps(_notes(config)))
 

@@ -37,11 +37,11 @@ def steer(request: Request, prompt: str, models: ModelCache) -> tuple[Request, f
     interrupted_video = resume.find_interrupted(request.output.path)
     assert interrupted_video
     checkpoint, run = interrupted_video.checkpoint, interrupted_video.checkpoint.run
-    at = next_shift(resume.resolved_config(run.request)[0], checkpoint)
+    at = next_shift(resume.resolve_stored_request(run.request)[0], checkpoint)
     before = [change for change in run.request.timeline if change.at < at]
     after = [change for change in explicit_changes(run.request) if change.at > at]
     new_request = replace(run.request, timeline=(*before, PromptChange(at, prompt), *after))
-    config, source = resume.resolved_config(new_request)
+    config, source = resume.resolve_stored_request(new_request)
     config, model = models.open(config)
     changed_run = replace(run, request=new_request, metadata=_metadata(config, model, new_request, source))
     checkpoints.write_checkpoint(checkpoint_path(interrupted_video.partial), replace(checkpoint, run=changed_run))
