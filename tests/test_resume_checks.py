@@ -253,7 +253,7 @@ def test_a_checkpoint_holds_no_features_and_no_keys(cut: Path) -> None:
     with safe_open(cut / "v.partial.mp4.state", "pt") as file:
         names, fields = set(file.keys()), json.loads(file.metadata()["pavdm"])
     assert names <= {"window", "context", "originals", "decoder.context", "decoder.replay", "frames"}
-    assert set(fields["sampler"]) == {"now", "chunks", "num_given"}
+    assert set(fields["sampler"]) == {"now", "chunks", "num_fixed"}
     assert (set(fields["render"]), len(fields["latents"])) == ({"latents", "frames"}, 2)
 
 

@@ -29,8 +29,7 @@ from pavdm_cli.sampling.loop import SamplerState
 from pavdm_cli.video.write.encode import EncoderState
 
 FORMAT = 1
-# Fields of the sampler's state, each with its name in the file.
-_STORED_NAMES = {field.name: field.name for field in fields(SamplerState)} | {"num_fixed": "num_given"}
+_NAMES = [field.name for field in fields(SamplerState)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +111,8 @@ def _fields(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _values(state: SamplerState) -> dict[str, Any]:
-    """All fields of a state except its history, by their names in the file."""
-    return {stored: getattr(state, name) for name, stored in _STORED_NAMES.items() if name != "history"}
+    """All fields of a state except its history."""
+    return {name: getattr(state, name) for name in _NAMES if name != "history"}
 
 
 def _is_json(value: object) -> bool:
@@ -137,10 +136,9 @@ def _tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
 def _checkpoint(values: dict[str, Any], tensors: dict[str, Tensor], folder: Path) -> Checkpoint:
     run, file, sampler = values["run"], values["file"], dict(values["sampler"])
     sampler["chunks"] = range(*sampler["chunks"])
-    stored_values: dict[str, Any] = sampler | tensors
     history = [tensors[f"history.{number}"] for number in range(sum(name.startswith("history.") for name in tensors))]
-    state_values = {name: stored_values[stored] for name, stored in _STORED_NAMES.items() if stored in stored_values}
-    state = SamplerState(**state_values, history=tuple(history))
+    state_tensors: dict[str, Any] = {name: tensors[name] for name in _NAMES if name in tensors}
+    state = SamplerState(**sampler, **state_tensors, history=tuple(history))
     decoder = tensors.get("decoder.context"), tensors.get("decoder.replay")
     return Checkpoint(
         RunInfo(request=stored_request.from_json(values["request"], folder / run["name"]), **run),
