@@ -56,7 +56,7 @@ FIGURES: dict[str, dict[str, tuple[str, Format]]] = {  # by part: name of the ba
         "time accuracy": ("time of day as prompted", percent),
         "weather accuracy": ("weather as prompted", percent),
         "object accuracy": ("object as prompted", percent),
-        "colour accuracy": ("color as prompted", percent),
+        "color accuracy": ("color as prompted", percent),
         "motion accuracy": ("motion as prompted", percent),
         "camera accuracy": ("camera motion as prompted, read by the probe", percent),
         "camera accuracy over land, by registration": ("camera motion over land, by registering the ground", percent),

@@ -151,5 +151,5 @@ def test_every_kind_has_three_different_examples_that_pocket_understands() -> No
                 text
             )
     everything = [text for group in prompts.values() for text in group]
-    assert len({parse(text).meanings().get("colour") for text in everything}) == 10
+    assert len({parse(text).meanings().get("color") for text in everything}) == 10
     assert all(before != after for before, after in pairwise(everything))

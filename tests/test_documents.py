@@ -159,7 +159,7 @@ def test_the_figures_of_the_readme_are_stored() -> None:
     memory = json.loads((RESULTS / "memory.jsonl").read_text(encoding="utf-8").splitlines()[-1])
     released = json.loads((RESULTS / "released.jsonl").read_text(encoding="utf-8").splitlines()[-1])["summary"]
     exact, reuse = ("-".join(f"{value:.2f}" for value in released[key]) for key in ("step_exact", "step_reuse"))
-    followed = [quality_table.percent(videos[f"{attribute} accuracy"]) for attribute in ("object", "colour", "motion")]
+    followed = [quality_table.percent(videos[f"{attribute} accuracy"]) for attribute in ("object", "color", "motion")]
     late = [minute[f"{figure}, last seconds minus first"] * 100 for figure in ("accuracy", "one object")]
     assert f"| {exact}x exact, {reuse}x with" in text
     assert f"of 10 s and of 600 s | {memory['peak_mb'][0]} MB and {memory['peak_mb'][1]} MB |" in text

@@ -128,7 +128,7 @@ def test_a_jump_at_chunk_boundaries_fails(shipped: Probe, real: list[Video]) -> 
     assert "boundary ratio, of real" in failures(bars.video_bars(shipped, videos, real, TIMING))
 
 
-@pytest.mark.parametrize("attribute", ["terrain", "time", "object", "colour"])
+@pytest.mark.parametrize("attribute", ["terrain", "time", "object", "color"])
 def test_a_video_of_another_scene_fails(shipped: Probe, real: list[Video], attribute: str) -> None:
     def other(scene: Scene) -> Scene:
         values = [v for v in ATTRIBUTES[attribute] if v not in (getattr(scene, attribute), "boat")]

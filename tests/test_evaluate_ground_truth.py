@@ -34,7 +34,7 @@ from pavdm_cli.video import VideoWriter
 ON, SECONDS, FPS = canvas(SIZE, DETAIL), 8.0, 8
 SEEDS = (2, 9)  # a ball and a butterfly that bounce in the rain
 MORE = (1, 6, 19, 23)  # a kite, a saucer, an umbrella and an airplane that drift, bounce and circle
-DRIFTER = replace(sample_scene(6), object="ball", colour="red", motion="drifting", terrain="hills", weather="clear")
+DRIFTER = replace(sample_scene(6), object="ball", color="red", motion="drifting", terrain="hills", weather="clear")
 TIMES = torch.arange(round(SECONDS * FPS))[None] / FPS
 CAPTION = "a red ball drifting over the sea at sunset, the camera pans left"
 
@@ -71,13 +71,13 @@ def test_a_wrong_word_of_the_caption_is_seen_in_its_own_row() -> None:
         other = next(value for value in values if value not in (getattr(scene, attribute), "boat"))
         shares = adherence(PromptSpan(replace(scene, **{attribute: other})), probe.words)
         wrong = {name for name, clips in shares.items() if np.mean(clips) < 0.5}
-        assert wrong == {"adherence_" + {"terrain": "place", "colour": "color"}.get(attribute, attribute)}
+        assert wrong == {"adherence_" + {"terrain": "place"}.get(attribute, attribute)}
 
 
 def test_a_wrong_color_and_a_wrong_motion_have_errors_of_their_size() -> None:
     scene = DRIFTER
     video = frames(scene)
-    assert read(video, replace(scene, colour="blue"))[0]["color_error"] > 0.4
+    assert read(video, replace(scene, color="blue"))[0]["color_error"] > 0.4
     assert read(video, replace(scene, motion="hovering"))[0]["speed_error"] == pytest.approx(0.15, abs=0.03)
     slow, _ = read(frames(scene, TIMES / 2), scene)
     assert slow["speed_error"] == pytest.approx(0.08, abs=0.02)
@@ -125,8 +125,8 @@ def test_a_second_object_ends_survival_too_but_one_bad_frame_does_not() -> None:
 def test_an_object_that_changes_loses_its_identity_over_time() -> None:
     scene, third = DRIFTER, TIMES.shape[1] // 3
     parts = [
-        frames(replace(scene, colour=colour))[i * third : (i + 1) * third]
-        for i, colour in enumerate(("red", "red", "green"))
+        frames(replace(scene, color=color))[i * third : (i + 1) * third]
+        for i, color in enumerate(("red", "red", "green"))
     ]
     metrics, series = read(np.concatenate(parts), scene)
     assert series["identity_drift"][0] < 0.06

@@ -20,7 +20,7 @@ def meanings(text: str) -> dict[str, str]:
     ("text", "kind", "meaning", "typed"),
     [
         ("no balloon over the sea", "object", "balloon", "balloon"),
-        ("a ball that isn't red", "colour", "red", "red"),
+        ("a ball that isn't red", "color", "red", "red"),
         ("a kite, not circling", "motion", "circling", "circling"),
         ("a ball without a red boat", "object", "boat", "red, boat"),
         ("over hills, no kite or boat", "object", "kite", "kite, boat"),
@@ -45,13 +45,13 @@ def test_a_synonym_that_is_ruled_out_leaves_what_is_named() -> None:
     "text", ["a ball under white clouds", "white clouds over hills, a ball", "a ball with white stripes"]
 )
 def test_the_color_of_an_unknown_thing_is_not_the_object_s(text: str) -> None:
-    assert "colour" not in meanings(text)
+    assert "color" not in meanings(text)
     assert "no color but the ball's (left out: white)" in notes(text)
 
 
 @pytest.mark.parametrize("text", ["a white fluffy ball", "a ball, white", "a ball that is white today", "a white sofa"])
 def test_the_color_of_the_object_is_kept_next_to_unknown_words(text: str) -> None:
-    assert meanings(text)["colour"] == "white"
+    assert meanings(text)["color"] == "white"
 
 
 def test_symbols_and_other_languages_are_noted() -> None:

@@ -18,7 +18,7 @@ from pavdm_cli.pocket_world.vocabulary import AFLOAT, LENGTH, ON_WATER, PHRASES,
 from pavdm_cli.pocket_world.world import Scene, sample_scene
 from pavdm_cli.training.pocket.preview import PROMPTS
 
-FIELDS = dict(zip(KINDS, ("object", "colour", "motion", "terrain", "time", "weather", "camera"), strict=True))
+FIELDS = dict(zip(KINDS, ("object", "color", "motion", "terrain", "time", "weather", "camera"), strict=True))
 SHORT = ("a boat", "a red ball", "a kite", "night", "over the dunes", "circling", "a boat at dusk", "blue", "pans left")
 SHORT += ("a duck", "an orange ufo", "snow", "a bird in the rain")
 
@@ -73,12 +73,12 @@ def test_what_is_filled_in_depends_on_the_seed_alone_and_takes_every_value():
     drawn = [meanings(format_prompt("a ball", seed).text) for seed in range(400)]
     assert random.getstate() == state
     assert [meanings(format_prompt("a ball", seed).text) for seed in range(400)] == drawn
-    for kind in ("colour", "motion", "terrain", "time of day"):
+    for kind in ("color", "motion", "terrain", "time of day"):
         counts = Counter(found[kind] for found in drawn)
         assert counts.keys() == PHRASES[kind].keys()
         assert min(counts.values()) > 400 / len(counts) / 2
     assert {meanings(format_prompt("night", seed).text)["object"] for seed in range(60)} == PHRASES["object"].keys()
-    assert format_prompt("a boat", 7).text == "a pink boat bobbing on the sea at sunset"  # the same on every machine
+    assert format_prompt("a boat", 7).text == "a brown boat bobbing on the sea at sunset"  # the same on every machine
 
 
 def test_naming_one_thing_does_not_change_what_is_filled_in_for_the_rest():
@@ -127,7 +127,7 @@ def test_one_note_says_what_is_left_out_and_the_caption_that_is_read():
         ("midnight", "time of day", "night"),
         ("noon", "time of day", "day"),
         ("in the morning", "time of day", "dawn"),
-        ("a scarlet ball", "colour", "red"),
+        ("a scarlet ball", "color", "red"),
         ("the camera slowly moves to the left", "camera", "left"),
         ("camera panned right", "camera", "right"),
         ("a static shot", "camera", "still"),
@@ -186,17 +186,17 @@ def test_somebody_who_sees_names_no_sea():
 @pytest.mark.parametrize(
     ("text", "note", "expected"),
     [
-        ("a red blue ball", "one color: red (left out: blue)", {"colour": "red"}),
+        ("a red blue ball", "one color: red (left out: blue)", {"color": "red"}),
         ("a ball and a boat", "one object: ball (left out: boat)", {"object": "ball"}),
-        ("a red kite and a blue boat", "one object: kite (left out: boat)", {"object": "kite", "colour": "red"}),
+        ("a red kite and a blue boat", "one object: kite (left out: boat)", {"object": "kite", "color": "red"}),
         ("a kite at dawn by night", "one time of day: at dawn (left out: night)", {"time of day": "dawn"}),
         ("a ball in the desert by the sea", "one place: the desert (left out: the sea)", {"terrain": "dunes"}),
         ("a boat over green hills", "boats on the sea (left out: green hills)", {"object": "boat", "terrain": "sea"}),
         ("a boat circling", "boats drifting, bobbing or resting (left out: circling)", {"object": "boat"}),
         ("a boat circling and bobbing", "(left out: circling)", {"motion": "bouncing"}),
-        ("a white ball over blue hills", "the ground in its own colors (left out: blue)", {"colour": "white"}),
+        ("a white ball over blue hills", "the ground in its own colors (left out: blue)", {"color": "white"}),
         ("pan left. pan right", "one camera movement: the camera pans left", {"camera": "left"}),
-        ("a salmon kite", "pink, the color nearest to salmon", {"colour": "pink"}),
+        ("a salmon kite", "pink, the color nearest to salmon", {"color": "pink"}),
         ("a duck on the grass", "ducks on the sea (left out: grass)", {"object": "duck", "terrain": "sea"}),
         ("three balls", "one ball, not several", {"object": "ball"}),
         ("kites", "one kite, not several", {"object": "kite"}),
@@ -215,12 +215,12 @@ def test_several_contradictions_are_one_note():
 
 
 @pytest.mark.parametrize(
-    ("text", "colour"),
+    ("text", "color"),
     [("hills with a red ball", "red"), ("a ball, bright and red", "red"), ("over blue water a white boat", "white"),
      ("a boat with a purple sail", "purple"), ("blue mountains, a green kite", "green"), ("kite red hills", "red")],
 )  # fmt: skip
-def test_a_color_is_the_object_s_wherever_it_stands(text, colour):
-    assert meanings(text)["colour"] == colour
+def test_a_color_is_the_object_s_wherever_it_stands(text, color):
+    assert meanings(text)["color"] == color
 
 
 def test_who_sails_without_an_object_sails_in_a_boat():
@@ -279,11 +279,11 @@ def test_words_of_the_continued_video_come_before_the_seed_s():
     assert "filled in from the video and the seed" in notes("a red kite", 5, source)
     assert format_prompt("at night", 5, source).text.endswith("at night, panning left")
     boat = meanings(format_prompt("a boat", 5, source).text)
-    assert (boat["colour"], boat["terrain"], boat["time of day"]) == ("white", "sea", "dawn")
+    assert (boat["color"], boat["terrain"], boat["time of day"]) == ("white", "sea", "dawn")
     assert boat["motion"] in ON_WATER
     ashore = meanings(format_prompt("over hills", 5, "a red boat resting on calm water at noon").text)
     assert ashore["object"] != "boat"
-    assert (ashore["colour"], ashore["motion"]) == ("red", "hovering")
+    assert (ashore["color"], ashore["motion"]) == ("red", "hovering")
 
 
 @pytest.mark.parametrize("text", [*SHORT, *PROMPTS, "a red blue boat over hills, camera left", "a baloon and a kite"])

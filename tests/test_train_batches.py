@@ -13,7 +13,7 @@ from support.tiny import SIZE, randomized, tiny_vae
 from torch import Tensor
 
 from pavdm_cli.errors import OutputError
-from pavdm_cli.pocket_world.vocabulary import COLOUR_PHRASES, VOCABULARY, split
+from pavdm_cli.pocket_world.vocabulary import COLOR_PHRASES, VOCABULARY, split
 from pavdm_cli.training.batches import METHODS, BatchConfig, sample_batch
 from pavdm_cli.training.levels import POCKET_STAGES, Diagonal
 from pavdm_cli.training.losses import Batch
@@ -83,7 +83,7 @@ def test_samples_are_random_crops_with_their_clips_caption(method):
         starts.update((numbers[:, 0] % 100).tolist())
         for clip, caption in zip((numbers[:, 0] // 100).tolist(), captions, strict=True):
             assert set(split(caption)) <= VOCABULARY.keys()
-            assert any(phrase in caption for phrase in COLOUR_PHRASES[CLIPS.scene(clip).colour])
+            assert any(phrase in caption for phrase in COLOR_PHRASES[CLIPS.scene(clip).color])
     assert {0, 6} <= starts  # the longest window is 14 of 20
 
 

@@ -15,7 +15,7 @@ def read(path: Path) -> list[np.ndarray]:
     return [frame for frame, _ in FrameReader(open_video(path))]
 
 
-@pytest.mark.parametrize("colour", [(200, 30, 60), (18, 52, 86), (240, 200, 20), (0, 0, 255), (255, 255, 255)])
+@pytest.mark.parametrize("color", [(200, 30, 60), (18, 52, 86), (240, 200, 20), (0, 0, 255), (255, 255, 255)])
 @pytest.mark.parametrize(
     "spec",
     [
@@ -28,9 +28,9 @@ def read(path: Path) -> list[np.ndarray]:
     ],
     ids=["bt709", "bt601", "untagged", "full range", "10 bits", "4:4:4"],
 )
-def test_colors_are_correct_in_every_color_space(tmp_path: Path, spec: ClipSpec, colour: tuple[int, int, int]) -> None:
-    path = make(tmp_path / "clip.mkv", [np.full((48, 64, 3), colour, np.uint8)] * 2, spec)
-    assert np.abs(read(path)[0].astype(int) - colour).max() <= 4
+def test_colors_are_correct_in_every_color_space(tmp_path: Path, spec: ClipSpec, color: tuple[int, int, int]) -> None:
+    path = make(tmp_path / "clip.mkv", [np.full((48, 64, 3), color, np.uint8)] * 2, spec)
+    assert np.abs(read(path)[0].astype(int) - color).max() <= 4
 
 
 def pq(nits: float) -> int:
@@ -66,8 +66,8 @@ def test_tone_mapping_is_monotonic_and_keeps_grays(tmp_path: Path) -> None:
     spec = ClipSpec("hevc", pixels="yuv420p10le", color_space=(9, 16, 9))
     path = make(tmp_path / "clip.mp4", [np.full((48, 64, 3), level) for level in levels], spec)
     colors = [frame.reshape(-1, 3).mean(0) for frame in read(path)]
-    assert all(np.ptp(colour) <= 2 for colour in colors)
-    assert np.all(np.diff([colour.mean() for colour in colors]) >= 0)
+    assert all(np.ptp(color) <= 2 for color in colors)
+    assert np.all(np.diff([color.mean() for color in colors]) >= 0)
 
 
 def test_bt2020_is_converted_to_bt709(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from support.decoding import decoded_frames
 from pavdm_cli.errors import InputError, OutputError, UsageError
 from pavdm_cli.video import SUFFIXES, EncoderOptions, VideoWriter, partial_path, read_metadata
 
-COLOURS = [(200, 30, 60), (0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 0, 255), (18, 52, 86), (240, 200, 20)]
+COLORS = [(200, 30, 60), (0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 0, 255), (18, 52, 86), (240, 200, 20)]
 ON_POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and file limits of POSIX")
 
 
@@ -30,8 +30,8 @@ def write_all(writer: VideoWriter, frames: np.ndarray) -> None:
         writer.write(frames)
 
 
-def solid(colour: tuple[int, int, int], count: int = 6, size: tuple[int, int] = (48, 64)) -> np.ndarray:
-    return np.full((count, *size, 3), colour, np.uint8)
+def solid(color: tuple[int, int, int], count: int = 6, size: tuple[int, int] = (48, 64)) -> np.ndarray:
+    return np.full((count, *size, 3), color, np.uint8)
 
 
 def decode(path: Path) -> np.ndarray:
@@ -54,14 +54,14 @@ def times(path: Path) -> list[Fraction]:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("colour", COLOURS, ids=str)
-def test_a_solid_color_survives_the_round_trip(tmp_path: Path, suffix: str, colour: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("color", COLORS, ids=str)
+def test_a_solid_color_survives_the_round_trip(tmp_path: Path, suffix: str, color: tuple[int, int, int]) -> None:
     path = tmp_path / f"clip{suffix}"
     with VideoWriter(path, 64, 48, 12) as writer:
-        writer.write(solid(colour))
+        writer.write(solid(color))
     frames = decode(path)
     assert len(frames) == 6
-    assert max(np.abs(frame.astype(int) - colour).max() for frame in frames) <= 2
+    assert max(np.abs(frame.astype(int) - color).max() for frame in frames) <= 2
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -72,7 +72,7 @@ def test_a_caption_says_what_the_scene_holds_in_a_wording_of_it():
             ("terrain", scene.terrain),
             ("time of day", scene.time),
             ("object", scene.object),
-            ("colour", scene.colour),
+            ("color", scene.color),
             ("weather", scene.weather),
         ):
             assert any(phrase in text for phrase in PHRASES[table][meaning]), (table, text)

@@ -13,7 +13,7 @@ from support.scenes import ASPECT, PLAIN, RICH, SCENES, SIZE, paint
 
 from pavdm_cli.pocket_world.palette import AMBIENT, PAINT, SKY
 from pavdm_cli.pocket_world.render import position
-from pavdm_cli.pocket_world.vocabulary import AFLOAT, CAMERAS, COLOURS, MOTIONS, OBJECTS, TERRAINS, TIMES, WEATHERS
+from pavdm_cli.pocket_world.vocabulary import AFLOAT, CAMERAS, COLORS, MOTIONS, OBJECTS, TERRAINS, TIMES, WEATHERS
 from pavdm_cli.pocket_world.world import HORIZON, WEATHER_SHARES, Scene, sample_scene
 
 SMALLEST = 180  # pixels of 6144 that any object covers
@@ -38,7 +38,7 @@ def test_the_same_seed_paints_the_same_bytes_and_no_global_random_state_is_touch
 
 
 def test_the_first_scenes_are_those_the_shipped_model_learnt():
-    words = [(s.terrain, s.time, s.object, s.colour, s.motion, s.camera, s.weather) for s in SCENES[:3]]
+    words = [(s.terrain, s.time, s.object, s.color, s.motion, s.camera, s.weather) for s in SCENES[:3]]
     assert words == [
         ("sea", "day", "bird", "purple", "hovering", "left", "snowfall"),
         ("snow", "day", "kite", "purple", "drifting", "left", "rain"),
@@ -78,7 +78,7 @@ def test_clear_scenes_on_land_look_as_in_the_first_edition():
 
 def test_every_word_of_a_scene_is_drawn_about_equally_often():
     scenes = [sample_scene(seed) for seed in range(6000)]
-    for name, words in (("time", TIMES), ("object", OBJECTS), ("colour", COLOURS), ("camera", CAMERAS)):
+    for name, words in (("time", TIMES), ("object", OBJECTS), ("color", COLORS), ("camera", CAMERAS)):
         found = Counter(getattr(scene, name) for scene in scenes)
         assert {word: found[word] / 6000 for word in words} == pytest.approx(
             dict.fromkeys(words, 1 / len(words)), abs=0.025
@@ -157,7 +157,7 @@ def test_the_mask_lies_on_the_object_and_what_is_under_it_has_its_color():
         inside = picture.frames[index, 0][:, mask > 0.9]  # (3, pixels)
         away = {c: (inside - 0.85 * torch.tensor(v)[:, None]).abs().sum(0).median().item() for c, v in PAINT.items()}
         if scene.object != "boat":  # most of which is wood and a pale jib
-            assert min(away, key=lambda colour: away[colour]) == scene.colour, (index, away)
+            assert min(away, key=lambda color: away[color]) == scene.color, (index, away)
 
 
 @both_dials
@@ -236,14 +236,14 @@ def test_boats_and_ducks_float_where_the_sea_is():
 
 def test_every_word_changes_the_picture():
     scene = replace(
-        SCENES[2], terrain="hills", object="kite", motion="drifting", camera="left", weather="clear", colour="red"
+        SCENES[2], terrain="hills", object="kite", motion="drifting", camera="left", weather="clear", color="red"
     )
     plain = paint([scene], [1.7]).frames
     for name, words in {
         "terrain": TERRAINS,
         "time": TIMES,
         "object": OBJECTS,
-        "colour": COLOURS,
+        "color": COLORS,
         "motion": MOTIONS,
         "camera": CAMERAS,
         "weather": WEATHERS,

@@ -18,7 +18,7 @@ from pavdm_cli.pocket_world.render import canvas, render
 from pavdm_cli.pocket_world.world import sample_scene
 
 MIN_PROBE_ACCURACY = 0.97  # on real clips, for a probe to be used
-MIN_ATTRIBUTE_ACCURACY = {"terrain": 0.99, "time": 0.99, "object": 0.97, "colour": 0.97, "motion": 0.95, "camera": 0.92}
+MIN_ATTRIBUTE_ACCURACY = {"terrain": 0.99, "time": 0.99, "object": 0.97, "color": 0.97, "motion": 0.95, "camera": 0.92}
 MIN_ATTRIBUTE_ACCURACY |= {"weather": 0.90}
 MIN_ONE_OBJECT = 0.97  # fraction of frames
 FIRST_FRAMES, MIN_ONE_OBJECT_AT_FIRST = 8, 0.95  # frames at the start, and the fraction of them

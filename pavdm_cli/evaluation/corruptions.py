@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.pocket_world.render import Canvas, position, render
-from pavdm_cli.pocket_world.vocabulary import AFLOAT, COLOURS, OBJECTS
+from pavdm_cli.pocket_world.vocabulary import AFLOAT, COLORS, OBJECTS
 from pavdm_cli.pocket_world.world import Scene
 
 OUT_OF_VIEW = (50.0, 0.0)  # a home position from which the object is not visible
@@ -74,7 +74,7 @@ def _place_duplicate(scene: Scene, seconds: Tensor, on: Canvas, rng: random.Rand
     offset, kind = _sample_offset(scene, seconds[len(seconds) // 2], on, rng), rng.random()
     duplicate = replace(scene, home=(scene.home[0] + offset[0], scene.home[1] + offset[1]))
     if kind > SAME_OBJECT:
-        duplicate = replace(duplicate, colour=rng.choice(COLOURS))
+        duplicate = replace(duplicate, color=rng.choice(COLORS))
     if kind > SAME_KIND:
         afloat = scene.object in AFLOAT
         duplicate = replace(duplicate, object=rng.choice([n for n in OBJECTS if (n in AFLOAT) == afloat]))

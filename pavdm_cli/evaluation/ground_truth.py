@@ -19,7 +19,7 @@ from pavdm_cli.evaluation.probe import ATTRIBUTES, CLIP_FRAMES, PROBE_FPS
 from pavdm_cli.evaluation.prompt_spans import PromptSpan
 from pavdm_cli.pocket_world.world import Scene
 
-METRIC_NAMES = {"terrain": "place", "colour": "color"}  # names of attributes in metrics, where they differ
+METRIC_NAMES = {"terrain": "place"}  # names of attributes in metrics, where they differ
 LOST_FRAMES = 4  # one second at the probe's rate, after which a missing object counts as lost
 BIN_FRAMES = 8  # two seconds at the probe's rate, like the other series
 END_FRACTION = 0.15  # of the video, averaged for its end

@@ -16,7 +16,7 @@ from torch import Tensor
 from pavdm_cli.evaluation.probe import PROBE_FPS, SIZE
 from pavdm_cli.models.pixels import from_bytes
 from pavdm_cli.pocket_world.render import canvas, position, render
-from pavdm_cli.pocket_world.vocabulary import COLOURS
+from pavdm_cli.pocket_world.vocabulary import COLORS
 from pavdm_cli.pocket_world.world import WINGBEATS, Scene, path_of
 
 DETAIL = 0.3
@@ -54,13 +54,13 @@ class Detection:
 def object_templates(scene: Scene) -> Templates:
     """Templates of the object at the start, without what wings that beat leave."""
     images = render(
-        [replace(scene, colour=colour) for colour in COLOURS], torch.zeros(len(COLOURS), 1), canvas(SIZE, DETAIL)
+        [replace(scene, color=color) for color in COLORS], torch.zeros(len(COLORS), 1), canvas(SIZE, DETAIL)
     )
     weights = stiff_mask(scene).float()  # (H, W)
     rows, columns = weights.amax(dim=1).nonzero()[:, 0], weights.amax(dim=0).nonzero()[:, 0]
     box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
     cut = (images.frames[:, 0] * weights)[:, :, *box]
-    return Templates(cut, weights[box], COLOURS.index(scene.colour))
+    return Templates(cut, weights[box], COLORS.index(scene.color))
 
 
 def stiff_mask(scene: Scene) -> Tensor:  # (H, W)

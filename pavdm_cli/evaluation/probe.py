@@ -11,13 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pavdm_cli.models.pocket.frame_format import CODED_SIZE
-from pavdm_cli.pocket_world.vocabulary import CAMERAS, COLOURS, MOTIONS, OBJECTS, TERRAINS, TIMES, WEATHERS
+from pavdm_cli.pocket_world.vocabulary import CAMERAS, COLORS, MOTIONS, OBJECTS, TERRAINS, TIMES, WEATHERS
 
 ATTRIBUTES = {
     "terrain": TERRAINS,
     "time": TIMES,
     "object": OBJECTS,
-    "colour": COLOURS,
+    "color": COLORS,
     "motion": MOTIONS,
     "camera": CAMERAS,
     "weather": WEATHERS,

@@ -28,9 +28,9 @@ FIELDS = {kind: {"time of day": "time"}.get(kind, kind) for kind in KINDS}  # sc
 # Kinds of words in each class of partial prompts.
 PARTIAL = {
     "object": ("object",),
-    "colour, object": ("colour", "object"),
-    "colour, object, time": ("colour", "object", "time of day"),
-    "colour, object, time, place": ("colour", "object", "time of day", "terrain"),
+    "color, object": ("color", "object"),
+    "color, object, time": ("color", "object", "time of day"),
+    "color, object, time, place": ("color", "object", "time of day", "terrain"),
 }
 
 
@@ -90,7 +90,7 @@ def scene_prompt(seed: int, kinds: tuple[str, ...] = ()) -> str:
     if not kinds:
         return full
     words = {kind: mention.phrase for kind, mention in parse(full).slots.items() if kind in kinds}
-    subject = with_article(" ".join(words[kind] for kind in ("colour", "object") if kind in words))
+    subject = with_article(" ".join(words[kind] for kind in ("color", "object") if kind in words))
     place = f"{preposition(sample_scene(seed).object, 'drifting')} {words['terrain']}" if "terrain" in words else ""
     return " ".join(filter(None, (subject, place, words.get("time of day", ""))))
 

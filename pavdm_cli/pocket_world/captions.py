@@ -15,7 +15,7 @@ def caption(scene: Scene, rng: random.Random) -> str:
     def phrase(kind: str, meaning: str) -> str:
         return rng.choice(PHRASES[kind][meaning])
 
-    phrases = {"colour": phrase("colour", scene.colour), "object": phrase("object", scene.object)}
+    phrases = {"color": phrase("color", scene.color), "object": phrase("object", scene.object)}
     phrases["motion"] = "" if rng.random() < 0.08 else phrase("motion", scene.motion)
     phrases["terrain"] = phrase("terrain", scene.terrain)
     phrases["time of day"] = phrase("time of day", scene.time)

@@ -34,6 +34,6 @@ def example_prompts(count: int = 3) -> dict[str, list[str]]:
     return prompts
 
 
-def _prompt(kind: str, phrase: str, colour: str, motion: str, place: str, time: str, rest: str) -> str:
+def _prompt(kind: str, phrase: str, color: str, motion: str, place: str, time: str, rest: str) -> str:
     where = preposition(kind, "drifting")
-    return f"{with_article(f'{colour} {phrase}')} {motion} {where} {place} {time}{rest}"
+    return f"{with_article(f'{color} {phrase}')} {motion} {where} {place} {time}{rest}"

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
-from pavdm_cli.pocket_world.synonyms import LOOKING, NEAREST_COLOURS, SYNONYMS
+from pavdm_cli.pocket_world.synonyms import LOOKING, NEAREST_COLORS, SYNONYMS
 from pavdm_cli.pocket_world.vocabulary import PHRASES
 
 BREAKS = frozenset(",.;:!?()")  # boundaries of clauses
 ARTICLES = frozenset(("a", "an", "the", "any"))
 REACH = 6  # maximum words from "camera" to its direction, or from a color to its noun
-NAMES = {"object": "object", "colour": "color", "motion": "motion", "terrain": "place", "time of day": "time of day"}
+NAMES = {"object": "object", "color": "color", "motion": "motion", "terrain": "place", "time of day": "time of day"}
 NAMES |= {"weather": "weather", "camera": "camera movement"}
 KINDS = tuple(NAMES)  # in the order of a caption
 NOUNS = ("object", "terrain", "time of day")  # that a color can belong to
@@ -48,8 +48,8 @@ def known_phrases() -> dict[tuple[str, ...], tuple[str, str, str]]:
                 synonyms = SYNONYMS.get(kind, {}).get(phrase, "")
                 for words in filter(None, (phrase, *synonyms.split(", "))):
                     by_words[tuple(words.split())] = (kind, meaning, phrase)
-    for colour, names in NEAREST_COLOURS.items():
-        by_words |= {(name,): ("colour", colour, colour) for name in names.split(", ")}
+    for color, names in NEAREST_COLORS.items():
+        by_words |= {(name,): ("color", color, color) for name in names.split(", ")}
     return by_words
 
 

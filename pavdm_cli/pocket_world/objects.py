@@ -32,11 +32,11 @@ PAINTERS: dict[str, Callable[[View], list[Layer]]] = {
 
 def blend(frames: Tensor, layers: Sequence[Layer], scenes: Sequence[Scene], tint: Tensor) -> tuple[Tensor, Tensor]:
     """Blend a stack of layers over frames (B, T, 3, H, W); returns the frames and its cover (B, T, H, W)."""
-    own = frames.new_tensor([PAINT[s.colour] for s in scenes])[:, None, :, None, None]
+    own = frames.new_tensor([PAINT[s.color] for s in scenes])[:, None, :, None, None]
     light = 0.60 + 0.40 * tint.mean(dim=2, keepdim=True)
     coverage = torch.zeros_like(layers[0].cover)
     for layer in layers:
-        colour = torch.lerp(own, frames.new_tensor(layer.into)[:, None, None], layer.mix) * light
-        frames = frames + (colour * layer.shade[:, :, None] - frames) * layer.cover[:, :, None]
+        color = torch.lerp(own, frames.new_tensor(layer.into)[:, None, None], layer.mix) * light
+        frames = frames + (color * layer.shade[:, :, None] - frames) * layer.cover[:, :, None]
         coverage = torch.maximum(coverage, layer.cover)
     return frames, coverage

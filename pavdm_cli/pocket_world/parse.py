@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pavdm_cli.pocket_world.colours import (
+from pavdm_cli.pocket_world.colors import (
     drop_color_nouns,
-    nearest_colour,
-    sort_colours,
-    split_colours,
-    split_sky_colours,
+    nearest_color,
+    sort_colors,
+    split_colors,
+    split_sky_colors,
 )
 from pavdm_cli.pocket_world.mentions import (
     ARTICLES,
@@ -55,7 +55,7 @@ def parse(text: str) -> ParsedPrompt:
     other_words = [word for index, word in enumerate(tokens) if index not in used_indices]
     negations = find_negated(tokens, mentions)
     slots, notes = choose_mentions(tokens, [mention for mention in mentions if mention not in negations])
-    notes += _several(tokens, slots) + nearest_colour(slots)
+    notes += _several(tokens, slots) + nearest_color(slots)
     unused_words = dict.fromkeys(word for word in other_words if word not in FILLER | BREAKS | COUNTS | NEGATIONS)
     exclusions = tuple(mention for mention, place in negations.items() if place not in of_camera)
     return ParsedPrompt(slots, tuple(dict.fromkeys(notes)), tuple(unused_words), exclusions)
@@ -63,12 +63,12 @@ def parse(text: str) -> ParsedPrompt:
 
 def find_negated(tokens: Sequence[str], mentions: Sequence[Mention]) -> dict[Mention, int]:
     """Mentions after "no", "without" and the like, to that word's index; articles and colors between are ignored."""
-    colours = {index for one in mentions if one.kind == "colour" for index in range(one.start, one.end)}
+    colors = {index for one in mentions if one.kind == "color" for index in range(one.start, one.end)}
     negations = dict[Mention, int]()
     ends = dict[int, int]()  # index after a negated mention, to the index of its negation
     for mention in (one for one in mentions if one.kind != "camera"):
         before = mention.start - 1
-        while before >= 0 and (tokens[before] in ARTICLES or before in colours):
+        while before >= 0 and (tokens[before] in ARTICLES or before in colors):
             before -= 1
         if before >= 0 and tokens[before] == "or" and before in ends:
             before = ends[before]
@@ -109,10 +109,10 @@ def choose_mentions(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple
     slots, notes = dict[str, Mention](), list[str]()
     for kind in KINDS:
         candidates = [mention for mention in mentions if mention.kind == kind]
-        if kind == "colour":
-            own, of_sky = split_sky_colours(tokens, mentions)
-            own, foreign = split_colours(tokens, own, slots.get("object"))
-            candidates, of_ground = sort_colours(tokens, own, slots.get("object"))
+        if kind == "color":
+            own, of_sky = split_sky_colors(tokens, mentions)
+            own, foreign = split_colors(tokens, own, slots.get("object"))
+            candidates, of_ground = sort_colors(tokens, own, slots.get("object"))
             notes += [f"the ground in its own colors{omission_note(of_ground)}"] if of_ground else []
             notes += [f"the sky in the colors of its time of day{omission_note(of_sky)}"] if of_sky else []
             notes += [f"no color but the {slots['object'].typed}'s{omission_note(foreign)}"] if foreign else []

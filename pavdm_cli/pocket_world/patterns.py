@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pavdm_cli.pocket_world.palette import Colour
+from pavdm_cli.pocket_world.palette import Color
 from pavdm_cli.pocket_world.world import Scene
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def spots(x: Tensor, y: Tensor, width: Tensor, height: Tensor, repeat: float, on
     return torch.einsum("btnw,btnh->bthw", horizontal, vertical)
 
 
-def per_scene(colours: Sequence[Colour], on: Canvas) -> Tensor:  # (B, 1, 3, 1, 1)
+def per_scene(colors: Sequence[Color], on: Canvas) -> Tensor:  # (B, 1, 3, 1, 1)
     """One color for each scene of a batch, to broadcast over frames and pixels."""
-    return on.x.new_tensor(colours)[:, None, :, None, None]
+    return on.x.new_tensor(colors)[:, None, :, None, None]
 
 
 def rows_of(scenes: Sequence[Scene], like: Tensor, condition: Callable[[Scene], bool]) -> Tensor:

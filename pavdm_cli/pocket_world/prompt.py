@@ -15,11 +15,11 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.pocket_world.changing_day import split_day
 from pavdm_cli.pocket_world.mentions import DRAWN, KINDS, NAMES, Mention, known_phrases, tokenize
 from pavdm_cli.pocket_world.parse import MAX_WORDS, ParsedPrompt, parse
-from pavdm_cli.pocket_world.synonyms import EVERYDAY, FILLER, NEAREST_COLOURS, SYNONYMS
+from pavdm_cli.pocket_world.synonyms import EVERYDAY, FILLER, NEAREST_COLORS, SYNONYMS
 from pavdm_cli.pocket_world.vocabulary import (
     AFLOAT,
     CAMERAS,
-    COLOURS,
+    COLORS,
     MOTIONS,
     NAMED,
     OBJECTS,
@@ -118,7 +118,7 @@ def correct_spelling(text: str) -> tuple[str, list[str]]:
 
 def sentences(phrases: Mapping[str, str], preposition: str) -> tuple[str, str, str]:
     """The word orders of training captions; phrases of motion, weather and camera may be empty."""
-    thing = with_article(f"{phrases['colour']} {phrases['object']} {phrases['motion']}".rstrip())
+    thing = with_article(f"{phrases['color']} {phrases['object']} {phrases['motion']}".rstrip())
     where, when = f"{preposition} {phrases['terrain']}", phrases["time of day"]
     weather = f" {phrases['weather']}" if phrases["weather"] else ""
     camera = f", {phrases['camera']}" if phrases["camera"] else ""
@@ -170,7 +170,7 @@ def possible_values(kind: str, mentions: Mapping[str, Mention], slots: Mapping[s
         return CAMERAS
     if kind == "weather":
         return WEATHERS
-    values = {"colour": COLOURS, "motion": MOTIONS, "terrain": TERRAINS, "time of day": TIMES}
+    values = {"color": COLORS, "motion": MOTIONS, "terrain": TERRAINS, "time of day": TIMES}
     return {"motion": ON_WATER, "terrain": ("sea",)}.get(kind, values[kind]) if afloat else values[kind]
 
 
@@ -259,7 +259,7 @@ def vocabulary() -> list[tuple[str, str, str, str]]:
     for kind in KINDS:
         for index, (meaning, phrases) in enumerate(PHRASES[kind].items()):
             synonyms = ", ".join(filter(None, (SYNONYMS.get(kind, {}).get(phrase) for phrase in phrases)))
-            nearest = NEAREST_COLOURS.get(meaning, "") if kind == "colour" else ""
+            nearest = NEAREST_COLORS.get(meaning, "") if kind == "color" else ""
             synonyms += f"; the nearest to {nearest}" if nearest else ""
             unique = ", ".join(dict.fromkeys(filter(None, phrases)))
             rows.append(("" if index else NAMES[kind], meaning, unique, synonyms))

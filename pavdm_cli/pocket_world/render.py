@@ -104,11 +104,11 @@ def sky(scenes: Sequence[Scene], on: Canvas) -> Tensor:  # (B, 1, 3, H, W)
     center = on.x.new_tensor([(a.x + s.light[0], a.y + s.light[1]) for a, s in zip(lamps, scenes, strict=True)])
     radius = on.x.new_tensor([a.radius for a in lamps])[:, None, None, None, None]
     away = (on.x - center[:, :1, None, None, None]).square() + (on.y - center[:, 1:, None, None, None]).square()
-    colour = per_scene([a.colour for a in lamps], on)
+    color = per_scene([a.color for a in lamps], on)
     glow = 0.55 * glow_share * torch.exp(-away / (2.2 * radius).square())
     disc = lamp * ((radius - away.sqrt()) / on.soft + 0.5).clamp(0, 1)
-    image = image + (colour - image) * glow
-    return image + (colour - image) * disc
+    image = image + (color - image) * glow
+    return image + (color - image) * disc
 
 
 def _view(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> View:

@@ -63,10 +63,10 @@ def blocks(scenes: Sequence[Scene], layer: int, x: Tensor, base: Callable[[Tenso
     top = (base(middle) - height)[:, :, None]
     edge = torch.maximum(dx.abs() - half[:, :, None], top - on.y)
     tone = 0.88 + 0.24 * _hash(cell, layer + 7)[:, :, None] - 0.10 * (dx > 0)
-    colour = _tint(scenes, GROUND["city"][layer], row.haze, on) * tone[:, :, None]
+    color = _tint(scenes, GROUND["city"][layer], row.haze, on) * tone[:, :, None]
     if layer == 1:
-        colour = _windows(colour, scenes, cell[:, :, None], dx, on.y - top, height[:, :, None], on)
-    return cover(edge, on.soft), colour
+        color = _windows(color, scenes, cell[:, :, None], dx, on.y - top, height[:, :, None], on)
+    return cover(edge, on.soft), color
 
 
 STANDING = {"snow": firs, "city": blocks}
@@ -74,7 +74,7 @@ LAYERS = {"snow": FIRS, "city": BLOCKS}
 
 
 def _windows(
-    colour: Tensor, scenes: Sequence[Scene], cell: Tensor, dx: Tensor, down: Tensor, height: Tensor, on: Canvas
+    color: Tensor, scenes: Sequence[Scene], cell: Tensor, dx: Tensor, down: Tensor, height: Tensor, on: Canvas
 ) -> Tensor:
     """Two columns of windows; at night most have light."""
     column, story = (dx / PITCH[0]).floor(), (down / PITCH[1]).floor()
@@ -82,8 +82,8 @@ def _windows(
     visible = cover(inside, on.soft) * ((column + 0.5).abs() < 1) * (story >= 0) * ((story + 1) * PITCH[1] < height)
     lit_share = on.x.new_tensor([LIT[s.time] for s in scenes])[:, None, None, None]
     is_lit = (_hash(cell * 31 + column * 7 + story * 3, 5) < lit_share)[:, :, None]
-    light = torch.where(is_lit, on.x.new_tensor(WINDOW)[:, None, None], colour * 0.85)
-    return torch.lerp(colour, light.expand_as(colour * visible[:, :, None]), visible[:, :, None])
+    light = torch.where(is_lit, on.x.new_tensor(WINDOW)[:, None, None], color * 0.85)
+    return torch.lerp(color, light.expand_as(color * visible[:, :, None]), visible[:, :, None])
 
 
 def _cells(x: Tensor, row: Row, layer: int) -> tuple[Tensor, Tensor]:
@@ -102,7 +102,7 @@ def _hash(cell: Tensor, salt: int) -> Tensor:
     return cell_noise(cell.long(), torch.full_like(cell, salt).long(), torch.full_like(cell, 11).long())
 
 
-def _tint(scenes: Sequence[Scene], colour: tuple[float, float, float], haze: float, on: Canvas) -> Tensor:
+def _tint(scenes: Sequence[Scene], color: tuple[float, float, float], haze: float, on: Canvas) -> Tensor:
     light = lights(scenes)
     ambient, horizon = (on.x.new_tensor([getattr(one, name) for one in light]) for name in ("ambient", "horizon"))
-    return torch.lerp(on.x.new_tensor(colour) * ambient, horizon, haze)[:, None, :, None, None]
+    return torch.lerp(on.x.new_tensor(color) * ambient, horizon, haze)[:, None, :, None, None]

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pavdm_cli.pocket_world.palette import Colour
+from pavdm_cli.pocket_world.palette import Color
 
 RIM = 0.45  # how dark the outline is
-WHITE: Colour = (1.0, 1.0, 1.0)
+WHITE: Color = (1.0, 1.0, 1.0)
 Corner = tuple[float | Tensor, float | Tensor]
 
 
@@ -32,7 +32,7 @@ class Layer(NamedTuple):
     cover: Tensor  # (B, T, H, W)
     shade: Tensor  # (B, T, H, W)
     mix: float = 0.0
-    into: Colour = WHITE
+    into: Color = WHITE
 
 
 def cover(distance: Tensor, soft: float) -> Tensor:

@@ -60,7 +60,7 @@ SYNONYMS: dict[str, dict[str, str]] = {
         "rubber duck": "rubber ducky, rubber duckie, bath duck",
         "duck": "duckling, ducky, goose, geese, swan",
     },
-    "colour": {
+    "color": {
         "red": "scarlet, ruby, reddish",
         "crimson": "maroon, dark red",
         "yellow": "gold, golden, amber, lemon, yellowish",
@@ -108,7 +108,7 @@ SYNONYMS: dict[str, dict[str, str]] = {
 }
 
 # Colors that pocket does not have, under the phrase of the nearest one that it has.
-NEAREST_COLOURS = {
+NEAREST_COLORS = {
     "yellow": "khaki",
     "orange": "peach, copper",
     "pink": "salmon, coral",

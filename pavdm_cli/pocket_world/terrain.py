@@ -77,13 +77,13 @@ def _lay(frames: Tensor, scenes: Sequence[Scene], layer: int, x: Tensor, seconds
         shade = shade + is_sea * water.waves(x, seconds, on)
     if on.rich:
         shade = shade + details.ground_texture(scenes, layer, x, depth, on)
-    colour = _colour(scenes, layer, on) * shade[:, :, None]
+    color = _color(scenes, layer, on) * shade[:, :, None]
     if on.rich:
-        colour = colour + (tint - colour) * details.whiteness(scenes, layer, x, depth, seconds, on)
+        color = color + (tint - color) * details.whiteness(scenes, layer, x, depth, seconds, on)
     if wet:
         pale = (1.1 * tint + 0.3 * per_scene([light.horizon for light in lights(scenes)], on)).clamp(0, 1)
-        colour = colour + (pale - colour) * (is_sea * water.crests(scenes, seconds, on))[:, :, None]
-    frames = frames + (colour - frames) * cover
+        color = color + (pale - color) * (is_sea * water.crests(scenes, seconds, on))[:, :, None]
+    frames = frames + (color - frames) * cover
     if wet:
         frames = frames + water.glitter(scenes, x, seconds, on) * (is_sea[..., None] * cover)
     return frames
@@ -102,9 +102,9 @@ def _stand(frames: Tensor, scenes: Sequence[Scene], layer: int, x: Tensor, on: C
             angle = land.waves[layer] * (place - start) + start
             return land.base[layer] - land.relief[layer] * land.outline(angle)
 
-        cover, colour = paint(own_scenes, layer, x[rows] + start, base, on)
+        cover, color = paint(own_scenes, layer, x[rows] + start, base, on)
         frames = frames.clone()
-        frames[rows] = torch.lerp(frames[rows], colour, cover[:, :, None])
+        frames[rows] = torch.lerp(frames[rows], color, cover[:, :, None])
     return frames
 
 
@@ -120,7 +120,7 @@ def _outline(scenes: Sequence[Scene], layer: int, x: Tensor) -> tuple[Tensor, Te
     return top[:, :, None], slope[:, :, None].clamp(-1, 1)
 
 
-def _colour(scenes: Sequence[Scene], layer: int, on: Canvas) -> Tensor:  # (B, 1, 3, 1, 1)
+def _color(scenes: Sequence[Scene], layer: int, on: Canvas) -> Tensor:  # (B, 1, 3, 1, 1)
     light = lights(scenes)
     land = on.x.new_tensor([GROUND[s.terrain][layer] for s in scenes])
     tint, haze = (on.x.new_tensor([getattr(one, name) for one in light]) for name in ("ambient", "horizon"))

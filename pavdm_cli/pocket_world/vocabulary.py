@@ -10,7 +10,7 @@ OBJECTS = (
     *("ball", "balloon", "kite", "boat", "airplane", "rocket", "bird", "butterfly"),
     *("airship", "ufo", "umbrella", "duck"),
 )
-COLOURS = ("red", "yellow", "green", "blue", "purple", "white", "orange", "pink", "turquoise", "brown")
+COLORS = ("red", "yellow", "green", "blue", "purple", "white", "orange", "pink", "turquoise", "brown")
 MOTIONS = ("drifting", "bouncing", "circling", "hovering")
 CAMERAS = ("still", "left", "right")
 WEATHERS = ("clear", "clouds", "rain", "snowfall")
@@ -49,7 +49,7 @@ OBJECT_PHRASES: Phrases = {
     "umbrella": ("umbrella", "parasol"),
     "duck": ("rubber duck", "duck", "toy duck"),
 }
-COLOUR_PHRASES: Phrases = {
+COLOR_PHRASES: Phrases = {
     "red": ("red", "crimson"),
     "yellow": ("yellow", "bright yellow"),
     "green": ("green", "bright green"),
@@ -82,7 +82,7 @@ PHRASES: dict[str, Phrases] = {
     "terrain": TERRAIN_PHRASES,
     "time of day": TIME_PHRASES,
     "object": OBJECT_PHRASES,
-    "colour": COLOUR_PHRASES,
+    "color": COLOR_PHRASES,
     "motion": MOTION_PHRASES,
     "weather": WEATHER_PHRASES,
     "camera": CAMERA_PHRASES,

@@ -40,9 +40,9 @@ def glitter(scenes: Sequence[Scene], x: Tensor, seconds: Tensor, on: Canvas) -> 
     """The reflection of the sun or moon, to add."""
     lamps, brightness = [LIGHT[s.time] for s in scenes], on.x.new_tensor([light.lamp for light in lights(scenes)])
     center = on.x.new_tensor([a.x + s.light[0] for a, s in zip(lamps, scenes, strict=True)])[:, None, None, None]
-    colour = (on.x.new_tensor([a.colour for a in lamps]) * brightness[:, None])[:, None, :, None, None]
+    color = (on.x.new_tensor([a.color for a in lamps]) * brightness[:, None])[:, None, :, None, None]
     column = torch.exp(-((on.x - center) / 0.11).square())
-    return 0.30 * colour * (column * (0.55 + 0.45 * ripple(x, seconds, on)))[:, :, None]
+    return 0.30 * color * (column * (0.55 + 0.45 * ripple(x, seconds, on)))[:, :, None]
 
 
 def crests(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Tensor:  # (B, T, H, W)

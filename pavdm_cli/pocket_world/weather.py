@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pavdm_cli.pocket_world.palette import AMBIENT, SKY, Colour
+from pavdm_cli.pocket_world.palette import AMBIENT, SKY, Color
 from pavdm_cli.pocket_world.patterns import rows_of, spots
 from pavdm_cli.pocket_world.world import PAN_SPEED, Scene, pan_direction
 
@@ -32,9 +32,9 @@ class Overcast:
 class Light:
     """The colors of the sky, what daylight colors are multiplied by, and how much of the lamp and its glow shows."""
 
-    zenith: Colour
-    horizon: Colour
-    ambient: Colour
+    zenith: Color
+    horizon: Color
+    ambient: Color
     lamp: float
     glow: float
 
@@ -62,7 +62,7 @@ RAIN_LEAN, RAIN_SPEED, RAIN_REPEAT, RAIN_COLUMNS = 0.25, 0.60, 0.60, 6.0  # colu
 def light_of(time: str, weather: str = "clear") -> Light:
     """The light of a time of day in some weather."""
     gray, bright = OVERCAST[weather].gray, OVERCAST[weather].bright
-    zenith, horizon = (_dull(colour, gray, bright) for colour in SKY[time])
+    zenith, horizon = (_dull(color, gray, bright) for color in SKY[time])
     return Light(
         zenith, horizon, _dull(AMBIENT[time], 0.6 * gray, bright), OVERCAST[weather].lamp, OVERCAST[weather].glow
     )
@@ -88,9 +88,9 @@ def add_clouds(frames: Tensor, scenes: Sequence[Scene], seconds: Tensor, on: Can
     cover = 0.85 * ((body - 0.32) / 0.28).clamp(0, 1)
     bright = frames.new_tensor([[0.35 + 0.65 * v for v in one.ambient] for one in light])[:, None, :, None, None]
     haze = frames.new_tensor([one.horizon for one in light])[:, None, :, None, None]
-    colour = torch.lerp(bright, haze, 0.35) * (1.04 - 0.22 * (under - 0.5).clamp(0, 0.8))[:, :, None]
+    color = torch.lerp(bright, haze, 0.35) * (1.04 - 0.22 * (under - 0.5).clamp(0, 0.8))[:, :, None]
     frames = frames.clone()
-    frames[rows] = torch.lerp(frames[rows], colour.clamp(0, 1), cover[:, :, None])
+    frames[rows] = torch.lerp(frames[rows], color.clamp(0, 1), cover[:, :, None])
     return frames
 
 
@@ -131,13 +131,13 @@ def snowfall(scenes: Sequence[Scene], seconds: Tensor, on: Canvas) -> Tensor:  #
     return 0.9 * spots(x + start * wide, y, size, size, wide, on).clamp(0, 1)
 
 
-def _dull(colour: Colour, gray: float, bright: float) -> Colour:
+def _dull(color: Color, gray: float, bright: float) -> Color:
     """A color mixed with a bluish gray of its brightness."""
     if not gray:
-        return colour
-    level = 0.3 * colour[0] + 0.5 * colour[1] + 0.2 * colour[2]
+        return color
+    level = 0.3 * color[0] + 0.5 * color[1] + 0.2 * color[2]
     red, green, blue = (
-        bright * ((1 - gray) * part + gray * level * cast) for part, cast in zip(colour, (0.96, 1.0, 1.06), strict=True)
+        bright * ((1 - gray) * part + gray * level * cast) for part, cast in zip(color, (0.96, 1.0, 1.06), strict=True)
     )
     return red, green, blue
 

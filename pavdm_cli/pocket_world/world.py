@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pavdm_cli.pocket_world.vocabulary import (
     AFLOAT,
     CAMERAS,
-    COLOURS,
+    COLORS,
     MOTIONS,
     OBJECTS,
     ON_WATER,
@@ -32,7 +32,7 @@ class Scene:
     terrain: str
     time: str
     object: str
-    colour: str
+    color: str
     motion: str
     camera: str
     weather: str
@@ -53,7 +53,7 @@ def sample_scene(seed: int) -> Scene:
         terrain="sea" if afloat else rng.choice(TERRAINS),
         time=rng.choice(TIMES),
         object=kind,
-        colour=rng.choice(COLOURS),
+        color=rng.choice(COLORS),
         motion=rng.choice(ON_WATER if afloat else MOTIONS),
         camera=rng.choice(CAMERAS),
         weather=rng.choices(WEATHERS, WEATHER_SHARES)[0],

@@ -15,7 +15,7 @@ SWSCALE_MATRICES = (BT709, 4, BT470BG, SMPTE170M, 7, BT2020, 10)  # those that s
 FULL_RANGE = 2  # AVCOL_RANGE_JPEG
 HD_HEIGHT = 720  # players assume BT.709 for untagged video of at least this height, BT.601 below
 
-MKV_COLOUR, MKV_SITING_X, MKV_SITING_Y = b"\x55\xb0", b"\x55\xb7", b"\x55\xb8"  # EBML element IDs
+MKV_COLOR, MKV_SITING_X, MKV_SITING_Y = b"\x55\xb0", b"\x55\xb7", b"\x55\xb8"  # EBML element IDs
 CHROMA_LOCATIONS = {(1, 2): "left", (2, 2): "center", (1, 1): "topleft", (2, 1): "top"}
 
 
@@ -80,6 +80,6 @@ def read_chroma_location(header: bytes) -> str:
 
     Untagged streams are taken as "left", the default of current codecs.
     """
-    size, *colour = header.partition(MKV_COLOUR)[2] or b"\x80"  # its length takes one byte
-    body = bytes(colour[: size & 0x7F])
+    size, *color = header.partition(MKV_COLOR)[2] or b"\x80"  # its length takes one byte
+    body = bytes(color[: size & 0x7F])
     return CHROMA_LOCATIONS.get((read_integer(body, MKV_SITING_X), read_integer(body, MKV_SITING_Y)), "left")

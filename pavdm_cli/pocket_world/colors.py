@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pavdm_cli.pocket_world.mentions import ARTICLES, BREAKS, NOUNS, REACH, Mention
-from pavdm_cli.pocket_world.synonyms import CAMERA, COUNTS, FILLER, NEAREST_COLOURS, NEGATIONS, PREPOSITIONS
+from pavdm_cli.pocket_world.synonyms import CAMERA, COUNTS, FILLER, NEAREST_COLORS, NEGATIONS, PREPOSITIONS
 
 SKY = ("sky", "skies")
 COLOR_NOUNS = ("color", "colors", "colour", "colours")
@@ -24,13 +24,13 @@ def drop_color_nouns(tokens: Sequence[str]) -> list[str]:
     return others
 
 
-def split_colours(
+def split_colors(
     tokens: Sequence[str], mentions: Sequence[Mention], subject: Mention | None
 ) -> tuple[list[Mention], list[Mention]]:
     """All mentions but colors of unknown things next to a known object, as in "under white clouds"; and those."""
     known_indices = {index for one in mentions for index in range(one.start, one.end)}
     foreign = []
-    for one in (one for one in mentions if one.kind == "colour" and subject):
+    for one in (one for one in mentions if one.kind == "color" and subject):
         word = tokens[one.end] if one.end < len(tokens) and one.end not in known_indices else ","
         is_unknown = word not in FILLER | BREAKS | COUNTS | NEGATIONS | {*CAMERA}
         nouns = [noun for noun in mentions if noun.kind in NOUNS and noun.start >= one.end]
@@ -49,24 +49,24 @@ def _begins_phrase(tokens: Sequence[str], place: int) -> bool:
     return not before or before[0] in PREPOSITIONS | BREAKS | {"with", "and", "behind", "beneath", "between", "through"}
 
 
-def split_sky_colours(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple[list[Mention], list[Mention]]:
+def split_sky_colors(tokens: Sequence[str], mentions: Sequence[Mention]) -> tuple[list[Mention], list[Mention]]:
     """All mentions but colors of the sky, as in "under a purple sky" and "at a red sunset"; and those."""
-    of_sky = [one for one in mentions if one.kind == "colour" and _is_of_sky(tokens, mentions, one)]
+    of_sky = [one for one in mentions if one.kind == "color" and _is_of_sky(tokens, mentions, one)]
     return [one for one in mentions if one not in of_sky], of_sky
 
 
-def _is_of_sky(tokens: Sequence[str], mentions: Sequence[Mention], colour: Mention) -> bool:
+def _is_of_sky(tokens: Sequence[str], mentions: Sequence[Mention], color: Mention) -> bool:
     """Whether a color stands before or after the word "sky", or before a time of day that follows a preposition."""
-    if tuple(tokens[max(0, colour.start - 2) : colour.start]) in (("sky", "is"), ("skies", "are")):
+    if tuple(tokens[max(0, color.start - 2) : color.start]) in (("sky", "is"), ("skies", "are")):
         return True
-    nouns = {noun.start: noun.kind for noun in mentions if noun.kind in NOUNS and noun.start >= colour.end}
-    nouns |= {i: "sky" for i in range(colour.end, len(tokens)) if tokens[i] in SKY and i not in nouns}
+    nouns = {noun.start: noun.kind for noun in mentions if noun.kind in NOUNS and noun.start >= color.end}
+    nouns |= {i: "sky" for i in range(color.end, len(tokens)) if tokens[i] in SKY and i not in nouns}
     place = min(nouns, default=len(tokens) + REACH)
-    is_time = nouns.get(place) == "time of day" and _follows_preposition(tokens, colour.start)
-    return (nouns.get(place) == "sky" or is_time) and _reaches(tokens, colour.end, place)
+    is_time = nouns.get(place) == "time of day" and _follows_preposition(tokens, color.start)
+    return (nouns.get(place) == "sky" or is_time) and _reaches(tokens, color.end, place)
 
 
-def sort_colours(
+def sort_colors(
     tokens: Sequence[str], mentions: Sequence[Mention], subject: Mention | None
 ) -> tuple[list[Mention], list[Mention]]:
     """Colors that can belong to the object, likeliest first, and those of the ground; others are dropped."""
@@ -74,7 +74,7 @@ def sort_colours(
     for mention in sorted(mentions, key=lambda mention: -mention.start):
         if mention.kind in NOUNS:
             noun = mention
-        if mention.kind != "colour":
+        if mention.kind != "color":
             continue
         owner = noun if noun and _reaches(tokens, mention.end, noun.start) else None
         if owner is None or (subject and owner.kind == "object" and owner.meaning == subject.meaning):
@@ -97,8 +97,8 @@ def _follows_preposition(tokens: Sequence[str], place: int) -> bool:
     return bool(before) and before[-1] in PREPOSITIONS
 
 
-def nearest_colour(slots: dict[str, Mention]) -> list[str]:
+def nearest_color(slots: dict[str, Mention]) -> list[str]:
     """A message if a prompt asks for a color that pocket does not have."""
-    colour = slots.get("colour")
-    lacking = colour and colour.typed in NEAREST_COLOURS.get(colour.phrase, "").split(", ")
-    return [f"{colour.phrase}, the color nearest to {colour.typed}"] if colour and lacking else []
+    color = slots.get("color")
+    lacking = color and color.typed in NEAREST_COLORS.get(color.phrase, "").split(", ")
+    return [f"{color.phrase}, the color nearest to {color.typed}"] if color and lacking else []
