@@ -41,7 +41,7 @@ EXTENSION_OPTIONS = field_names(Extension) - {"source"}
 NEW_VIDEO_OPTIONS = frozenset({"image", "loop", "warmup", "scale", "scale_filter", "encoder", "ffmpeg"})
 INTERNAL_FIELDS = frozenset(
     {"prompt", "model", "options", "execution", "output", "extension", "source_caption", "path", "force", "processes"}
-) | {"forever", "redo", "sink", "repeat_positions", "stream_format", "cache_modulation", "cache_text", "fused_kernels"}
+) | {"forever", "redo", "repeat_positions", "stream_format", "cache_modulation", "cache_text", "fused_kernels"}
 COMMAND_ONLY = {  # options of the commands, and what there is instead
     "output": "give the path to save()",
     "force": "give it to save()",

@@ -204,7 +204,7 @@ def test_a_misspelled_option_gets_the_nearest_name() -> None:
         ({"method": "none"}, "method must be", ""),
         ({"count": 3}, "unknown option 'count'", "call it once for each seed"),
         ({"output": "a.mp4"}, "unknown option 'output'", "give the path to save()"),
-        ({"sink": 1}, "unknown option 'sink'", ""),
+        ({"sink": 65}, "the sink must be 0 to 64 chunks, got 65", "a context of one chunk"),
         ({"aesthetic_score": 7.0}, "unknown option 'aesthetic_score'", ""),
     ],
 )

@@ -57,6 +57,7 @@ GENERATED = [
     ("--seed 7 --compile --plan", replace(SHORT, execution=ExecutionConfig(compile=True)), (False, True, 1)),
     ("--seed 7 --warmup 2", replace(SHORT, warmup=2), (False, False, 1)),
     ("--seed 7 --loop", replace(SHORT, loop=True), (False, False, 1)),
+    ("--seed 7 --context 2 --sink 1", replace(SHORT, context=2, sink=1), (False, False, 1)),
     ("--seed 7 --at 2s fox --blend 1", replace(SHORT, timeline=(PromptChange(2, "fox"),), blend=1), (False, False, 1)),
     (
         "--seed 7 -o - --stream-format y4m",
@@ -104,6 +105,7 @@ EXTENDED = [
     ),
     ("--seed 7 --seconds 3 --json", replace(LONGER, seconds=3), (True, False)),
     ("--seed 7 --fps 8", replace(LONGER, fps=8), (False, False)),
+    ("--seed 7 --context 2 --sink 1", replace(LONGER, context=2, sink=1), (False, False)),
     ("--seed 7 --at 2s fox --blend 1", replace(LONGER, timeline=(PromptChange(2, "fox"),), blend=1), (False, False)),
     ("--seed 7 --compile --plan", replace(LONGER, execution=ExecutionConfig(compile=True)), (False, True)),
     (

@@ -151,9 +151,13 @@ def test_the_sink_of_a_continuation_is_of_its_own_chunks() -> None:
     assert contexts[:3] == [(-1, -1), (0, 1), (0, 1, 2, 3)]
 
 
-def test_one_clean_chunk_is_the_schedule_as_before() -> None:
-    assert build_schedule(make_request()) == build_schedule(make_request(context=1, sink=0)) == pa(12, 12, 2)
-    assert build_schedule(make_request(context=0)) == pa(12, 12, 2, context=False)
+def test_pocket_has_a_sink_unless_its_context_or_method_is_changed() -> None:
+    assert build_schedule(make_request()) == build_schedule(make_request(context=1, sink=1))
+    assert build_schedule(make_request()) == replace(pa(12, 12, 2), sink=range(4, 5))
+    assert build_schedule(make_request(warmup=1)).sink == range(1, 2)
+    for changes in ({"context": 0}, {"ramp_up": "full"}, {"method": "rn"}, {"method": "fifo"}, {"sink": 0}):
+        assert not build_schedule(make_request(**changes)).sink
+    assert build_schedule(make_request(context=1, sink=0)) == pa(12, 12, 2)
 
 
 def test_sinks_are_the_first_chunks_that_are_shown() -> None:

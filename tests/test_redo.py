@@ -95,20 +95,31 @@ def test_without_latents_the_frames_around_the_span_are_encoded() -> None:
     assert np.mean([np.abs(a.astype(int) - b).mean() for a, b in pairs]) < 6
 
 
-def before_span(monkeypatch: pytest.MonkeyPatch, *words: object) -> torch.Tensor:
-    """The latents before the span that `redo` continues."""
+def context_of_span(monkeypatch: pytest.MonkeyPatch, *words: object) -> SpanContext:
+    """The latents that `redo` conditions a span on."""
     recorded = []
     real = write_redo.state_before_span
 
     def record(config: GenerationConfig, model: ModelRunner, span: Span, context: SpanContext) -> RenderState:
-        recorded.append(context.before)
+        recorded.append(context)
         return real(config, model, span, context)
 
     with monkeypatch.context() as patch:
         patch.setattr(write_redo, "state_before_span", record)
         redone("--seed", 5, *words)
-    (latents,) = recorded
-    return latents
+    (context,) = recorded
+    return context
+
+
+def test_a_span_is_conditioned_on_the_sink_of_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = context_of_span(monkeypatch, "--from", "4s", "--to", "5s", "-f").sink
+    assert sink is not None
+    data = Path("v.partial.mp4.latents").read_bytes()[: sink.numel() * sink.element_size()]
+    assert torch.equal(sink.flatten(), torch.frombuffer(bytearray(data), dtype=sink.dtype))
+    Path("v.partial.mp4.latents").unlink()
+    encoded = context_of_span(monkeypatch, "--from", "4s", "--to", "5s", "-f").sink
+    assert encoded is not None
+    assert (encoded - sink).abs().mean() < 0.5 * sink.abs().mean()
 
 
 def test_a_span_from_the_start_continues_the_warmup_of_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +134,7 @@ def test_a_span_from_the_start_continues_the_warmup_of_the_video(monkeypatch: py
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "sample_chunks", record)
         made(*words, "-f", name="v.mp4")
-    assert torch.equal(before_span(monkeypatch, "--to", "1s"), torch.cat(chunks, dim=1))
+    assert torch.equal(context_of_span(monkeypatch, "--to", "1s").before, torch.cat(chunks, dim=1))
 
 
 @MORE

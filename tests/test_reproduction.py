@@ -30,6 +30,7 @@ POCKET_CASES = {
     "window": ("--window", "6"),
     "chunk": ("--chunk", "1"),
     "context": ("--context", "0"),
+    "sink": ("--frames", "40", "--context", "2", "--sink", "1"),
     "method": ("--method", "fifo"),
     "guidance": ("--guidance", "3"),
     "solver": ("--solver", "unipc"),

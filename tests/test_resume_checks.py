@@ -252,7 +252,7 @@ def test_a_signal_saves_the_chunk_and_names_the_command(name: str, code: int, mo
 def test_a_checkpoint_holds_no_features_and_no_keys(cut: Path) -> None:
     with safe_open(cut / "v.partial.mp4.state", "pt") as file:
         names, fields = set(file.keys()), json.loads(file.metadata()["pavdm"])
-    assert names <= {"window", "context", "originals", "decoder.context", "decoder.replay", "frames"}
+    assert names <= {"window", "context", "sink", "originals", "decoder.context", "decoder.replay", "frames"}
     assert set(fields["sampler"]) == {"now", "chunks", "num_fixed"}
     assert (set(fields["render"]), len(fields["latents"])) == ({"latents", "frames"}, 2)
 

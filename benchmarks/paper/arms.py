@@ -40,7 +40,8 @@ class Arm:
     from_clip: bool = False  # continue a re-noised clip of one window, without a ramp-up
 
 
-PA, RN, RW, FIFO = ({"method": method} for method in ("pa", "rn", "rw", "fifo"))
+# Without an attention sink, as in the paper.
+PA, RN, RW, FIFO = ({"method": method, "sink": 0} for method in ("pa", "rn", "rw", "fifo"))
 ARMS: tuple[Arm, ...] = (
     Arm("pa-base", "base", "PA, training-free", PA),
     Arm("rn-base", "base", "RN, training-free", RN),

@@ -82,6 +82,7 @@ def extend(
     window: options.Window = None,
     chunk: options.Chunk = None,
     context: options.Context = None,
+    sink: options.Sink = None,
     ramp_up: options.RampUp = "grow",
     stride: options.Stride = 0,
     guidance: options.Guidance = None,

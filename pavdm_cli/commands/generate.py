@@ -16,6 +16,7 @@ from pavdm_cli.commands import (
 from pavdm_cli.commands.flags import request_from_params
 from pavdm_cli.commands.option_sources import option_sources
 from pavdm_cli.commands.run import generate_videos
+from pavdm_cli.generation.request import Request
 
 
 @common.with_model_options
@@ -42,6 +43,7 @@ def generate(
     window: options.Window = None,
     chunk: options.Chunk = None,
     context: options.Context = None,
+    sink: options.Sink = None,
     ramp_up: options.RampUp = "grow",
     stride: options.Stride = 0,
     guidance: options.Guidance = None,
@@ -76,6 +78,9 @@ def generate(
 
     The file can be played while it is being written. Ctrl-C stops after the current chunk; `pavdm resume` continues.
     """
-    common.check_model_options(ctx, model)
-    request = request_from_params(ctx.params, prompt=common.read_prompt(prompt, ctx.args))
-    generate_videos(request, as_json, plan, count, option_sources(ctx))
+    generate_videos(_build_request(ctx), as_json, plan, count, option_sources(ctx))
+
+
+def _build_request(ctx: typer.Context) -> Request:
+    common.check_model_options(ctx, ctx.params["model"])
+    return request_from_params(ctx.params, prompt=common.read_prompt(ctx.params["prompt"], ctx.args))

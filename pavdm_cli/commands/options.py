@@ -10,7 +10,7 @@ import typer
 
 from pavdm_cli.commands.common import complete
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation.request import SIZES
+from pavdm_cli.generation.request import MAX_CONTEXT, SIZES
 from pavdm_cli.generation.timeline import parse_duration
 from pavdm_cli.models.registry import MODELS
 from pavdm_cli.sampling.schedule import METHODS, SOLVERS
@@ -140,8 +140,17 @@ Context = Annotated[
     int | None,
     typer.Option(
         min=0,
-        max=1,
+        max=MAX_CONTEXT,
         help="Clean chunks in front of the window (overlapped conditioning); 0 disables it. Default: the model's.",
+        rich_help_panel=SAMPLING_PANEL,
+    ),
+]
+Sink = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=MAX_CONTEXT,
+        help="First chunks of the video that stay in front of the context (attention sink). Default: the model's.",
         rich_help_panel=SAMPLING_PANEL,
     ),
 ]

@@ -98,13 +98,13 @@ def check_loop_prompts(request: Request, prompts: Sequence[Prompt]) -> None:
 
 def _check_context(request: Request) -> None:
     """Reject a context of more than one chunk where the model or method does not support it. Raises: UsageError."""
-    for name, count in (("the context", resolve_context(request)), ("the sink", request.sink)):
+    for name, count in (("the context", resolve_context(request)), ("the sink", resolve_sink(request))):
         if not 0 <= count <= MAX_CONTEXT:
             raise UsageError(
                 f"{name} must be 0 to {MAX_CONTEXT} chunks, got {count}",
                 "models were trained with a context of one chunk, and without a sink",
             )
-    if resolve_context(request) <= 1 and not request.sink:
+    if resolve_context(request) <= 1 and not resolve_sink(request):
         return
     reasons = {
         f"{request.spec.name}, which was trained with bidirectional attention": not request.spec.causal,
@@ -205,15 +205,25 @@ def _base_schedule(request: Request) -> Schedule:
         schedule = METHODS[request.method](**counts, context=context)
     if request.ramp_up == "full":
         schedule = replace(schedule, full_window=True)
-    if context <= 1 and not request.sink:
+    sink = resolve_sink(request)
+    if context <= 1 and not sink:
         return schedule
     positions = counts["chunk"] if request.repeat_positions else None
-    return replace(schedule, sink=range(request.sink), positions=positions)
+    return replace(schedule, sink=range(sink), positions=positions)
 
 
 def resolve_context(request: Request) -> int:
     """Clean chunks right before the window: the request's, else the model's own number."""
     return request.spec.context if request.context is None else request.context
+
+
+def resolve_sink(request: Request) -> int:
+    """First chunks that stay in the context: the request's, else the model's own number if its own method is used."""
+    if request.sink is not None:
+        return request.sink
+    spec = request.spec
+    is_trained_for = request.method == spec.method and request.ramp_up == "grow" and resolve_context(request)
+    return spec.sink if is_trained_for else 0
 
 
 def resolve_counts(request: Request) -> dict[str, int]:

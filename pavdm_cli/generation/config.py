@@ -51,7 +51,7 @@ class GenerationConfig:
     formatted_timeline: tuple[Prompt, ...] = ()  # as `formatted_prompt`
     forever: bool = field(default=False, metadata=changes_frames(FLAG))  # without a ramp-down, until it is stopped
     loop: bool = field(default=False, metadata=changes_frames(FLAG))  # the last chunks are conditioned on the first
-    sink: int = 0  # first chunks that stay in front of the context
+    sink: int = field(default=0, metadata=changes_frames(integer(0, MAX_CONTEXT)))  # first chunks kept in context
     repeat_positions: bool = False
     lora: tuple[str, ...] = ()  # "FILE" or "FILE:SCALE"
     source_caption: str = ""  # of the extended video; fills in what the prompt leaves out

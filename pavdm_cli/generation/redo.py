@@ -220,7 +220,7 @@ def build_span_config(original: GeneratedVideo, config: GenerationConfig, span: 
     """The configuration of the video up to the end of the span. Raises: UsageError if it cannot be sampled."""
     schedule, notes, first = config.schedule, config.notes, config.warmup + span.chunks.start
     if span.chunks.start and not (schedule.context or schedule.fill_to):
-        schedule = replace(schedule, fill_to=schedule.window)
+        schedule = replace(schedule, fill_to=schedule.window, sink=range(0))
     if not span.reaches_end:
         if changes_prompts(original, config):
             notes = (*notes, "with a new prompt, the transition at the end of the span may be visible")

@@ -108,7 +108,7 @@ class Request:
     window: int | None = None
     chunk: int | None = None
     context: int | None = None  # clean chunks right before the window
-    sink: int = 0  # first chunks of the video that stay in the context (attention sink)
+    sink: int | None = None  # first chunks of the video that stay in the context (attention sink)
     repeat_positions: bool = False  # repeat RoPE positions in a long context, so that none exceeds the trained range
     guidance: float | None = None
     solver: str | None = None

@@ -31,21 +31,24 @@ class SpanContext:
     """Clean latents (1, T, C, h, w) before and after a span, those before it limited to what the decoder needs."""
 
     before: Tensor
-    after: Tensor | None  # None: nothing follows
+    after: Tensor | None = None  # None: nothing follows
+    sink: Tensor | None = None  # the video's first latents that are no longer in the context; None: none
 
 
 def span_context(
     config: GenerationConfig, model: ModelRunner, task: RedoTask, store: LatentsReader | None
 ) -> SpanContext:
     """The latents around a span: the stored ones, or else re-encoded frames. Raises: InvalidOutputError."""
-    range_after = _latent_range_after(config, task.span)
+    range_after, sink = _latent_range_after(config, task.span), _sink_range(config, task.span)
     if store is None:
         before = _encode_before(config, model, task)
-        return SpanContext(before, _encode_after(config, model, task) if range_after else None)
+        after = _encode_after(config, model, task) if range_after else None
+        return SpanContext(before, after, _encode_sink(config, model, task, sink) if sink else None)
     first = config.latents_before(task.span.chunks.start)
     before = store.read(range(max(0, first - MAX_REPLAY), first))
     before = before if store.context is None else torch.cat([store.context.to(before), before], dim=1)
-    return SpanContext(tail(before, MAX_REPLAY), store.read(range_after) if range_after else None)
+    after = store.read(range_after) if range_after else None
+    return SpanContext(tail(before, MAX_REPLAY), after, store.read(sink) if sink else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,18 @@ def _latent_range_after(config: GenerationConfig, span: Span) -> range:
     first, stop = (config.latents_before(chunk) for chunk in (span.chunks.start, span.chunks.stop))
     count = config.schedule.right_context
     return range(min(first, count)) if config.schedule.loop else range(stop, stop + count)
+
+
+def _sink_range(config: GenerationConfig, span: Span) -> range:
+    """Indices of the video's first latents that are its sink and precede the context of the span."""
+    num_sink = len(config.schedule.latents(config.schedule.sink))
+    return range(min(num_sink, max(0, config.latents_before(span.chunks.start) - config.schedule.context)))
+
+
+def _encode_sink(config: GenerationConfig, model: ModelRunner, task: RedoTask, sink: range) -> Tensor:
+    """Encode the frames of the sink."""
+    frames = range(config.layout.num_frames(len(sink), config.continues_stream))
+    return _encode(config, model, task, frames)[:, : len(sink)]
 
 
 def _encode_before(config: GenerationConfig, model: ModelRunner, task: RedoTask) -> Tensor:

@@ -95,6 +95,7 @@ class ModelSpec:
     fps_range: tuple[int, int] = (0, 0)  # lowest and highest; (0, 0): only `fps`
     frame_rates: tuple[int, ...] = ()  # supported rates in `fps_range`; none: every whole number
     context: int = 1  # default number of clean chunks in front of the window
+    sink: int = 0  # default number of first chunks that stay in front of the context (attention sink)
     world: str = ""  # the only kind of content it can generate, if limited
     example_prompts: tuple[str, ...] = ()
     tuned: bool = True  # whether it was trained for its default method

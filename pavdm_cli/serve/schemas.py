@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from pavdm_cli.generation.request import MAX_CONTEXT
 from pavdm_cli.models.registry import DEFAULT
 from pavdm_cli.serve import examples
 
@@ -67,7 +68,8 @@ class Sampling(Strict):
     steps: int | None = None
     window: int | None = None
     chunk: int | None = None
-    context: Annotated[int, Field(ge=0, le=1)] | None = None
+    context: Annotated[int, Field(ge=0, le=MAX_CONTEXT)] | None = None
+    sink: Annotated[int, Field(ge=0, le=MAX_CONTEXT)] | None = None
     ramp_up: Literal["grow", "full"] = "grow"
     stride: Annotated[int, Field(ge=0)] = 0
     guidance: Number | None = None

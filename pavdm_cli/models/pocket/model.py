@@ -34,6 +34,7 @@ SPEC = ModelSpec(
     guidance=3.3,
     distilled_guidance=3.3,
     warmup=4,
+    sink=1,
     loop_latents=24,
     scale=2,
     method="pa",
