@@ -105,11 +105,11 @@ def rung(config: GenerationConfig, model: ModelRunner, denoiser: Denoiser) -> Ru
     """A step of a full window, on the same random latents for every rung."""
     schedule, generator = config.schedule, torch.Generator().manual_seed(config.seed)
     _, *latent = model.noise_shape()
-    z = torch.randn(1, schedule.context + schedule.window, *latent, generator=generator).to(model.device)
-    context, window = z[:, : schedule.context], z[:, schedule.context :]
+    z = torch.randn(1, schedule.sink_and_context + schedule.window, *latent, generator=generator).to(model.device)
+    context, window = z.tensor_split([schedule.sink_and_context], dim=1)
     now = schedule.steps + schedule.stride - 1
     levels = torch.tensor(schedule.levels(schedule.active_chunks(now), now), dtype=torch.int32, device=model.device)
-    if not schedule.context:
+    if not context.shape[1]:
         return Rung(partial(denoiser, window, levels, None), None)
     cache = denoiser.prefill(context, 0)
     return Rung(partial(denoiser, window, levels, cache), partial(denoiser.prefill, context, 0))

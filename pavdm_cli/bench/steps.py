@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import inf
 from typing import NamedTuple
@@ -33,6 +33,7 @@ from pavdm_cli.sampling.solvers import build_solver
 
 # Ramp-up, until the first chunk leaves; steady state; ramp-down, once no chunk enters.
 PHASES = ("growth", "steady", "drain")
+BEFORE_CLIP = -1_000_000  # index of a chunk that was evicted from the context long ago
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +94,14 @@ def warm_up(config: GenerationConfig, inputs: SamplingInputs) -> None:
 
 def steady(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs, count: int) -> list[Step]:
     """Time `count` steps of a full window, from a re-noised random clip, after the steps of one shift."""
-    length = config.schedule.window + config.schedule.context
+    sink = range(BEFORE_CLIP, BEFORE_CLIP + len(config.schedule.sink))
+    schedule = replace(config.schedule, sink=sink)
+    length = schedule.window + schedule.sink_and_context
     clip = sample_noise(inputs.noise, range(-length, 0), inputs.levels.sigmas.new_empty(model.noise_shape())[:, None])
-    start = state_from_renoised_clip(config.schedule, clip, inputs.noise, inputs.levels.sigmas, keep_copies=True)
+    start = state_from_renoised_clip(schedule, clip, inputs.noise, inputs.levels.sigmas, keep_copies=True)
+    start = replace(start, sink=clip[:, : len(schedule.latents(sink))] if sink else None)
     states = denoise(
-        config.schedule,
+        schedule,
         inputs.denoiser,
         inputs.noise,
         inputs.solver,
@@ -161,7 +165,7 @@ def step_tflop(config: GenerationConfig, model: ModelRunner) -> float:
     """TFLOP of a steady step, its share of the prefill included."""
     prompt = model.embed(config.formatted_prompt.text or "a", cfg=False)[0]
     tokens = len(prompt.embeds) if prompt.mask is None else int(prompt.mask.sum())
-    return 1e-12 * step_flops(config, model, config.schedule.window, config.schedule.context, tokens)
+    return 1e-12 * step_flops(config, model, config.schedule.window, config.schedule.sink_and_context, tokens)
 
 
 def step_flops(config: GenerationConfig, model: ModelRunner, noisy: int, clean: int, tokens: int) -> float:

@@ -100,7 +100,7 @@ def with_same_graphs(config: GenerationConfig, inputs: steps.SamplingInputs) -> 
     """
     has_graphs = (
         inputs.graph_capturer is not None
-        and config.schedule.window + config.schedule.context <= inputs.graph_capturer.max_latents
+        and config.schedule.window + config.schedule.sink_and_context <= inputs.graph_capturer.max_latents
     )
     return config.with_execution(cuda_graphs="on" if has_graphs else "off")
 

@@ -66,9 +66,14 @@ class Schedule:
         return self.capacity * self.chunk
 
     @property
+    def sink_and_context(self) -> int:
+        """Clean latents before a full window: those of the sink, and those of a full context."""
+        return len(self.latents(self.sink)) + self.context
+
+    @property
     def position_offset(self) -> int:
         """Position of the window's first latent, whether there is a context or not."""
-        return self.context + len(self.latents(self.sink)) if self.positions is None else self.positions
+        return self.sink_and_context if self.positions is None else self.positions
 
     def sink_latents(self, end: int) -> range:
         """Indices of the sink's latents before `end`."""
