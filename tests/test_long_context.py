@@ -18,6 +18,7 @@ from pavdm_cli.errors import UsageError
 from pavdm_cli.generation.checks import build_schedule, check_sampling
 from pavdm_cli.generation.request import Request
 from pavdm_cli.generation.resolve import resolve
+from pavdm_cli.generation.timeline import PromptChange
 from pavdm_cli.models.stdit.denoiser import compute_modulation, with_full_context, with_kv_cache
 from pavdm_cli.models.stdit.layers import Rope
 from pavdm_cli.sampling.denoiser import FunctionDenoiser
@@ -184,3 +185,25 @@ def test_sinks_are_the_first_chunks_that_are_shown() -> None:
 def test_more_clean_chunks_are_rejected_where_they_cannot_be(request_: Request, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check_sampling(request_)
+
+
+def test_a_new_sink_replaces_the_old_one_when_its_window_begins() -> None:
+    schedule = replace(schedule_with(1, 1, positions=None), sink_changes=((3, 4),))
+    contexts, _, _ = shown(schedule)
+    capacity, chunks = schedule.capacity, [[index // CHUNK for index in indices[::CHUNK]] for indices in contexts]
+    for newest, seen in zip(range(capacity, CHUNKS), chunks, strict=False):  # windows in which chunks enter
+        recent = newest - capacity
+        assert seen == ([0] if newest < 3 and recent > 0 else [4] if newest >= 3 and recent > 4 else []) + [recent]
+
+
+def test_every_new_prompt_gets_a_sink_of_its_own() -> None:
+    changes = (
+        PromptChange(4, "a red ball at night"),
+        PromptChange(6, "a red ball at night"),
+        PromptChange(9, "a kite"),
+    )
+    config = resolve(make_request("a red ball over hills by day", seconds=12, timeline=changes, blend=0.5))
+    times = [[float(config.chunk_start(chunk)) for chunk in chunks] for chunks in config.schedule.sink_changes]
+    window = float(config.schedule.capacity * config.frames_per_chunk / config.spec.fps)
+    assert times == [[4.0, 4.5 + 2 * window], [9.0, 9.5 + 2 * window]]  # not at 6 s, where the prompt stays the same
+    assert not resolve(make_request("a red ball", seconds=12, timeline=changes, sink=0)).schedule.sink_changes

@@ -221,6 +221,8 @@ def build_span_config(original: GeneratedVideo, config: GenerationConfig, span: 
     schedule, notes, first = config.schedule, config.notes, config.warmup + span.chunks.start
     if span.chunks.start and not (schedule.context or schedule.fill_to):
         schedule = replace(schedule, fill_to=schedule.window, sink=range(0))
+    if schedule.sink and changes_prompts(original, config):
+        schedule = replace(schedule, sink_changes=((first, first), *schedule.sink_changes))
     if not span.reaches_end:
         if changes_prompts(original, config):
             notes = (*notes, "with a new prompt, the transition at the end of the span may be visible")

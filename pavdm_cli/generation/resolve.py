@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     import torch
 
 PLANNED_SWITCHES = ("cfg_batching", "overlap_decode", "vae_batch_size", "vae_tiling")  # what a memory plan may change
+SETTLING_WINDOWS = 2  # windows after a prompt change until a chunk shows the new scene only
 
 
 def resolve(request: Request) -> GenerationConfig:
@@ -81,8 +85,24 @@ def resolve(request: Request) -> GenerationConfig:
         auto_switches=frozenset(name for name in PLANNED_SWITCHES if getattr(request.execution, name) in ("auto", 0)),
     )
     planned_config = replace(config, frames=ENDLESS_FRAMES) if request.forever else config
-    check_reachable(config.timeline, range(config.warmup, planned_config.total_chunks), config.chunk_start)
+    chunks = range(config.warmup, planned_config.total_chunks)
+    check_reachable(config.timeline, chunks, config.chunk_start)
+    if schedule.sink and config.timeline:
+        config = replace(config, schedule=replace(schedule, sink_changes=_sink_changes(config, chunks)))
     return make_loop(config) if request.loop else config
+
+
+def _sink_changes(config: GenerationConfig, chunks: range) -> tuple[tuple[int, int], ...]:
+    """A new sink for every new prompt: the first chunk after the transition to it, once the scene has settled."""
+
+    def first_chunk(time: Fraction) -> int:
+        return chunks.start + bisect_left(chunks, time, key=config.chunk_start)
+
+    blend = Fraction(str(config.blend))
+    changes = zip(config.timeline, pairwise(config.prompts), strict=True)
+    times = [change.time for change, (before, after) in changes if before.text != after.text]
+    settling = SETTLING_WINDOWS * config.schedule.capacity
+    return tuple((first_chunk(time), first_chunk(time + blend) + settling) for time in times)
 
 
 def resolve_execution(request: Request) -> ExecutionConfig:

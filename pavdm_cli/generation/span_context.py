@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,23 +33,17 @@ class SpanContext:
 
     before: Tensor
     after: Tensor | None = None  # None: nothing follows
-    sink: Tensor | None = None  # the video's first latents that are no longer in the context; None: none
+    sink: Tensor | None = None  # latents of the sink that are no longer in the context; None: none
 
 
 def span_context(
     config: GenerationConfig, model: ModelRunner, task: RedoTask, store: LatentsReader | None
 ) -> SpanContext:
     """The latents around a span: the stored ones, or else re-encoded frames. Raises: InvalidOutputError."""
-    range_after, sink = _latent_range_after(config, task.span), _sink_range(config, task.span)
-    if store is None:
-        before = _encode_before(config, model, task)
-        after = _encode_after(config, model, task) if range_after else None
-        return SpanContext(before, after, _encode_sink(config, model, task, sink) if sink else None)
-    first = config.latents_before(task.span.chunks.start)
-    before = store.read(range(max(0, first - MAX_REPLAY), first))
-    before = before if store.context is None else torch.cat([store.context.to(before), before], dim=1)
-    after = store.read(range_after) if range_after else None
-    return SpanContext(tail(before, MAX_REPLAY), after, store.read(sink) if sink else None)
+    read = store.read if store else partial(_encode_latents, config, model, task)
+    before = _read_before(config, task, store) if store else _encode_before(config, model, task)
+    ranges = _latent_range_after(config, task.span), _sink_range(config, task.span)
+    return SpanContext(before, *(read(latents) if latents else None for latents in ranges))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +106,18 @@ def _latent_range_after(config: GenerationConfig, span: Span) -> range:
 
 
 def _sink_range(config: GenerationConfig, span: Span) -> range:
-    """Indices of the video's first latents that are its sink and precede the context of the span."""
-    num_sink = len(config.schedule.latents(config.schedule.sink))
-    return range(min(num_sink, max(0, config.latents_before(span.chunks.start) - config.schedule.context)))
+    """Indices of the latents, from the start of the video, that are the sink of the span's first window."""
+    schedule, first = config.schedule, config.latents_before(span.chunks.start)
+    sink = schedule.sink_at(config.warmup + span.chunks.start)
+    start, stop = (config.latents_before(chunk - config.warmup) for chunk in (sink.start, sink.stop))
+    return range(start, max(start, min(stop, first - schedule.context)))
 
 
-def _encode_sink(config: GenerationConfig, model: ModelRunner, task: RedoTask, sink: range) -> Tensor:
-    """Encode the frames of the sink."""
-    frames = range(config.layout.num_frames(len(sink), config.continues_stream))
-    return _encode(config, model, task, frames)[:, : len(sink)]
+def _read_before(config: GenerationConfig, task: RedoTask, store: LatentsReader) -> Tensor:
+    """Read the latents right before the span, of the warm-up too."""
+    first = config.latents_before(task.span.chunks.start)
+    before = store.read(range(max(0, first - MAX_REPLAY), first))
+    return tail(before if store.context is None else torch.cat([store.context.to(before), before], dim=1), MAX_REPLAY)
 
 
 def _encode_before(config: GenerationConfig, model: ModelRunner, task: RedoTask) -> Tensor:
@@ -131,19 +129,16 @@ def _encode_before(config: GenerationConfig, model: ModelRunner, task: RedoTask)
     return _encode(config, model, task, range(span.frames.start - count, span.frames.start))
 
 
-def _encode_after(config: GenerationConfig, model: ModelRunner, task: RedoTask) -> Tensor:
-    """Encode the frames after the span, with a lead-in where a VAE's first latent covers a single frame."""
-    layout, count = config.layout, config.schedule.right_context
-    span, stop = task.span, task.span.frames.stop
-    if config.schedule.loop:
-        count = len(_latent_range_after(config, span))
+def _encode_latents(config: GenerationConfig, model: ModelRunner, task: RedoTask, latents: range) -> Tensor:
+    """Encode the frames of these latents, with a lead-in where a VAE's first latent covers a single frame."""
+    layout, count = config.layout, len(latents)
+    if not latents.start:
         return _encode(config, model, task, range(layout.num_frames(count, config.continues_stream)))[:, :count]
+    first = layout.frame_range(latents.start, latents.start, config.continues_stream).start
     if layout.unit > 1 or layout.first == layout.rest:
-        latents = _encode(config, model, task, range(stop, stop + layout.num_frames(count)))
-        return latents[:, :count]
-    lead = layout.first + layout.rest * min(count, (stop - layout.first) // layout.rest)
-    latents = _encode(config, model, task, range(stop - lead, stop + layout.rest * count))
-    return tail(latents, count)
+        return _encode(config, model, task, range(first, first + layout.num_frames(count)))[:, :count]
+    lead = layout.first + layout.rest * min(count, (first - layout.first) // layout.rest)
+    return tail(_encode(config, model, task, range(first - lead, first + layout.rest * count)), count)
 
 
 @torch.no_grad()

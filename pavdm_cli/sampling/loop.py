@@ -66,9 +66,8 @@ def move_state(state: SamplerState, device: torch.device) -> SamplerState:
 
 
 States = Generator[SamplerState, SamplerState | None, None]
-Repair = Callable[
-    [SamplerState | None, SamplerState], SamplerState
-]  # (last good state or None, state to check) -> state to continue from
+# (last good state or None, state to check) -> state to continue from
+Repair = Callable[[SamplerState | None, SamplerState], SamplerState]
 
 
 def sample(
@@ -198,21 +197,23 @@ def shift_window(state: SamplerState, active: range, schedule: Schedule, noise: 
     pairs = zip(state.history, solver.history(entering), strict=True)
     history = tuple(shift_latents(old, new, leaving) for old, new in pairs)
     window = shift_latents(state.window, entering, leaving)
+    keeps_sink = schedule.sink_at(active.stop - 1) == schedule.sink_at(state.chunks.stop - 1)
+    state = state if keeps_sink else replace(state, sink=None)
     new_state = replace(state, chunks=active, window=window, history=history, right_context=right_context)
     length = schedule.context_latents(active)
     if not leaving:
         return replace(new_state, context=tail(state.context, length)) if state.context.shape[1] > length else new_state
     outgoing = (state.originals if state.originals.shape[1] else state.window)[:, :leaving]
     clean = torch.cat([state.context, outgoing], dim=1)
-    sink, context = with_sink(state, schedule, clean, length), tail(clean, length)
+    sink, context = with_sink(state, schedule, clean, length, active.stop - 1), tail(clean, length)
     return replace(new_state, context=context, originals=state.originals[:, leaving:], num_fixed=0, sink=sink)
 
 
-def with_sink(state: SamplerState, schedule: Schedule, clean: Tensor, length: int) -> Tensor | None:
+def with_sink(state: SamplerState, schedule: Schedule, clean: Tensor, length: int, newest: int) -> Tensor | None:
     """The sink after latents that no longer fit in a context of `length` are evicted from `clean`."""
     first = schedule.latents(state.chunks).start - state.context.shape[1]
-    evicted_latents = range(first, first + max(0, clean.shape[1] - length))
-    entering = [index - first for index in schedule.sink_latents(evicted_latents.stop) if index in evicted_latents]
+    evicted = range(first, first + max(0, clean.shape[1] - length))
+    entering = [index - first for index in schedule.sink_latents(evicted.stop, newest) if index in evicted]
     if not entering:
         return state.sink
     latents = clean[:, entering[0] : entering[-1] + 1].clone()
@@ -231,7 +232,8 @@ def prefill_context(
         return denoiser.prefill(clean, 0)
     level = schedule.level(state.chunks[0], state.now) if schedule.noisy_context else levels.context_level
     recent = range(first - state.context.shape[1], first)
-    parts = [sample_noise(noise, part, clean, state.now) for part in (schedule.sink_latents(recent.start), recent)]
+    ranges = schedule.sink_latents(recent.start, state.chunks.stop - 1), recent
+    parts = [sample_noise(noise, latents, clean, state.now) for latents in ranges]
     return denoiser.prefill(add_noise(clean, torch.cat(parts, dim=1), levels.sigmas[level]), level)
 
 

@@ -32,7 +32,10 @@ class Schedule:
     full_window: bool = False  # the window always has its full length; unstarted chunks are noise
     fill_to: int = 0  # pad a shorter window with clean latents up to this length; 0: off
     restart: int = 0  # chunks per window if windows follow one another; 0: rolling window
-    sink: range = range(0)  # attention sink: first chunks that are never evicted from the context
+    sink: range = range(0)  # attention sink: first chunks that stay in front of the context
+    # Chunks at which another sink replaces it: the first chunk whose window no longer sees the old one, and the first
+    # chunk of the new one, as many as before.
+    sink_changes: tuple[tuple[int, int], ...] = ()
     positions: int | None = (
         None  # number of RoPE positions before the window, repeated if the context is longer; None: no limit
     )
@@ -75,9 +78,14 @@ class Schedule:
         """Position of the window's first latent, whether there is a context or not."""
         return self.sink_and_context if self.positions is None else self.positions
 
-    def sink_latents(self, end: int) -> range:
-        """Indices of the sink's latents before `end`."""
-        sink = self.latents(self.sink)
+    def sink_at(self, newest: int) -> range:
+        """The chunks that are the sink of a window with this newest chunk."""
+        start = max((start for change, start in self.sink_changes if change <= newest), default=self.sink.start)
+        return range(start, start + len(self.sink))
+
+    def sink_latents(self, end: int, newest: int = 0) -> range:
+        """Indices before `end` of the latents of the sink at chunk `newest`."""
+        sink = self.latents(self.sink_at(newest))
         return range(sink.start, max(sink.start, min(sink.stop, end)))
 
     def total_steps(self, chunks: int) -> int:
