@@ -97,7 +97,9 @@ def regenerate_span(source: SourceVideo, span: range, seed: int, joins: bool) ->
     schedule = with_right_context(config.schedule, stop, size, first) if joins else config.schedule
     before, after = source.latents_before(span.start), source.latents[:, config.latents_before(span.stop) :]
     start = state_from_clip(schedule, before, pipeline.make_levels(config).sigmas, first)
-    start = replace(start, right_context=after[:, :size].clone() if joins else None)
+    num_sink = min(len(schedule.latents(schedule.sink)), max(0, config.latents_before(span.start) - schedule.context))
+    sink = source.latents[:, :num_sink].clone() if num_sink else None
+    start = replace(start, right_context=after[:, :size].clone() if joins else None, sink=sink)
     new_config = replace(config, schedule=schedule, seed=seed, frames=config.frames_before(span.stop))
     new = list(pipeline.sample_latents(new_config, source.model, start))
     frames = source.decode(torch.cat([source.latents[:, : config.latents_before(span.start)], *new], dim=1))
