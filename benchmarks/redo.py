@@ -24,7 +24,7 @@ from pavdm_cli.bench.env import environment
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.request import build_request
-from pavdm_cli.generation.resolve import resolve
+from pavdm_cli.generation.resolve import resolve, settled_chunk
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.loop import SampledChunk, state_from_clip
@@ -94,12 +94,11 @@ def regenerate_span(source: SourceVideo, span: range, seed: int, joins: bool) ->
     """
     config, size = source.config, source.config.schedule.chunk
     first, stop = config.warmup + span.start, config.warmup + span.stop
-    schedule = with_right_context(config.schedule, stop, size, first) if joins else config.schedule
+    schedule = replace(config.schedule, sink_changes=((first, settled_chunk(config.schedule, first)),))
+    schedule = with_right_context(schedule, stop, size, first) if joins else schedule
     before, after = source.latents_before(span.start), source.latents[:, config.latents_before(span.stop) :]
     start = state_from_clip(schedule, before, pipeline.make_levels(config).sigmas, first)
-    num_sink = min(len(schedule.latents(schedule.sink)), max(0, config.latents_before(span.start) - schedule.context))
-    sink = source.latents[:, :num_sink].clone() if num_sink else None
-    start = replace(start, right_context=after[:, :size].clone() if joins else None, sink=sink)
+    start = replace(start, right_context=after[:, :size].clone() if joins else None)
     new_config = replace(config, schedule=schedule, seed=seed, frames=config.frames_before(span.stop))
     new = list(pipeline.sample_latents(new_config, source.model, start))
     frames = source.decode(torch.cat([source.latents[:, : config.latents_before(span.start)], *new], dim=1))

@@ -24,6 +24,7 @@ from pavdm_cli.generation.redo import Span
 from pavdm_cli.generation.span_context import SpanContext
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.loop import SampledChunk
+from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.video import read_metadata
 
 FRAMES = 80  # segments begin at frames 0, 24, 48 and 72
@@ -111,15 +112,21 @@ def context_of_span(monkeypatch: pytest.MonkeyPatch, *words: object) -> SpanCont
     return context
 
 
-def test_a_span_is_conditioned_on_the_sink_of_the_video(monkeypatch: pytest.MonkeyPatch) -> None:
-    sink = context_of_span(monkeypatch, "--from", "4s", "--to", "5s", "-f").sink
-    assert sink is not None
-    data = Path("v.partial.mp4.latents").read_bytes()[: sink.numel() * sink.element_size()]
-    assert torch.equal(sink.flatten(), torch.frombuffer(bytearray(data), dtype=sink.dtype))
-    Path("v.partial.mp4.latents").unlink()
-    encoded = context_of_span(monkeypatch, "--from", "4s", "--to", "5s", "-f").sink
-    assert encoded is not None
-    assert (encoded - sink).abs().mean() < 0.5 * sink.abs().mean()
+def test_a_span_gets_a_sink_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    schedules: list[Schedule] = []
+    real = write_redo.state_before_span
+
+    def record(config: GenerationConfig, *arguments: Any) -> RenderState:
+        schedules.append(config.schedule)
+        return real(config, *arguments)
+
+    monkeypatch.setattr(write_redo, "state_before_span", record)
+    redone("--from", "3s")
+    (schedule,) = schedules
+    ((change, start),) = schedule.sink_changes
+    assert (change, start) == (6, 6 + 2 * schedule.capacity)  # chunks of 4 frames, from frame 24 on
+    assert schedule.sink_at(change - 1) == schedule.sink
+    assert schedule.sink_at(change) == range(start, start + 1)
 
 
 def test_a_span_from_the_start_continues_the_warmup_of_the_video(monkeypatch: pytest.MonkeyPatch) -> None:

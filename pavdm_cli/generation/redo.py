@@ -15,7 +15,7 @@ from pavdm_cli.errors import InputError, OutputError, UsageError
 from pavdm_cli.generation.config import GenerationConfig
 from pavdm_cli.generation.metadata import valid_fields
 from pavdm_cli.generation.request import Output, RedoOptions, Request, build_request, field_names, parse_size
-from pavdm_cli.generation.resolve import resolve
+from pavdm_cli.generation.resolve import resolve, settled_chunk
 from pavdm_cli.generation.timeline import PromptChange
 from pavdm_cli.models import registry
 from pavdm_cli.models.execution import ExecutionConfig
@@ -221,8 +221,8 @@ def build_span_config(original: GeneratedVideo, config: GenerationConfig, span: 
     schedule, notes, first = config.schedule, config.notes, config.warmup + span.chunks.start
     if span.chunks.start and not (schedule.context or schedule.fill_to):
         schedule = replace(schedule, fill_to=schedule.window, sink=range(0))
-    if schedule.sink and changes_prompts(original, config):
-        schedule = replace(schedule, sink_changes=((first, first), *schedule.sink_changes))
+    if schedule.sink and span.chunks.start:  # while the window grows, a chunk from long ago would pull it away
+        schedule = replace(schedule, sink_changes=((first, settled_chunk(schedule, first)), *schedule.sink_changes))
     if not span.reaches_end:
         if changes_prompts(original, config):
             notes = (*notes, "with a new prompt, the transition at the end of the span may be visible")

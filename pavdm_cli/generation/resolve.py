@@ -101,8 +101,12 @@ def _sink_changes(config: GenerationConfig, chunks: range) -> tuple[tuple[int, i
     blend = Fraction(str(config.blend))
     changes = zip(config.timeline, pairwise(config.prompts), strict=True)
     times = [change.time for change, (before, after) in changes if before.text != after.text]
-    settling = SETTLING_WINDOWS * config.schedule.capacity
-    return tuple((first_chunk(time), first_chunk(time + blend) + settling) for time in times)
+    return tuple((first_chunk(time), settled_chunk(config.schedule, first_chunk(time + blend))) for time in times)
+
+
+def settled_chunk(schedule: Schedule, first: int) -> int:
+    """The chunk that can be a sink where another scene begins with chunk `first`."""
+    return first + SETTLING_WINDOWS * schedule.capacity
 
 
 def resolve_execution(request: Request) -> ExecutionConfig:

@@ -32,8 +32,7 @@ class SpanContext:
     """Clean latents (1, T, C, h, w) before and after a span, those before it limited to what the decoder needs."""
 
     before: Tensor
-    after: Tensor | None = None  # None: nothing follows
-    sink: Tensor | None = None  # latents of the sink that are no longer in the context; None: none
+    after: Tensor | None  # None: nothing follows
 
 
 def span_context(
@@ -42,8 +41,8 @@ def span_context(
     """The latents around a span: the stored ones, or else re-encoded frames. Raises: InvalidOutputError."""
     read = store.read if store else partial(_encode_latents, config, model, task)
     before = _read_before(config, task, store) if store else _encode_before(config, model, task)
-    ranges = _latent_range_after(config, task.span), _sink_range(config, task.span)
-    return SpanContext(before, *(read(latents) if latents else None for latents in ranges))
+    range_after = _latent_range_after(config, task.span)
+    return SpanContext(before, read(range_after) if range_after else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +102,6 @@ def _latent_range_after(config: GenerationConfig, span: Span) -> range:
     first, stop = (config.latents_before(chunk) for chunk in (span.chunks.start, span.chunks.stop))
     count = config.schedule.right_context
     return range(min(first, count)) if config.schedule.loop else range(stop, stop + count)
-
-
-def _sink_range(config: GenerationConfig, span: Span) -> range:
-    """Indices of the latents, from the start of the video, that are the sink of the span's first window."""
-    schedule, first = config.schedule, config.latents_before(span.chunks.start)
-    sink = schedule.sink_at(config.warmup + span.chunks.start)
-    start, stop = (config.latents_before(chunk - config.warmup) for chunk in (sink.start, sink.stop))
-    return range(start, max(start, min(stop, first - schedule.context)))
 
 
 def _read_before(config: GenerationConfig, task: RedoTask, store: LatentsReader) -> Tensor:

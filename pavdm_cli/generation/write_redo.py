@@ -172,8 +172,7 @@ def state_before_span(config: GenerationConfig, model: ModelRunner, span: Span, 
     first = config.warmup + span.chunks.start
     state = state_from_clip(config.schedule, context.before, make_levels(config).sigmas.to(model.device), first)
     after = None if context.after is None else context.after.to(state.window)
-    sink = None if context.sink is None else context.sink.to(state.window)
-    state = replace(state, right_context=after, sink=sink)
+    state = replace(state, right_context=after)
     replay = context.before if config.layout.unit == 1 and context.before.shape[1] else None
     return RenderState(state, None, replay, config.latents_before(span.chunks.start), span.frames.start)
 
