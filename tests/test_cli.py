@@ -139,7 +139,7 @@ def test_other_containers_hold_the_same_number_of_frames(suffix, tmp_path):
             2,
             "cannot be combined with --offload",
         ),
-        (("generate", PROMPT, "--context", "2"), 2, "less than or equal to 1"),
+        (("generate", PROMPT, "--context", "65"), 2, "less than or equal to 64"),
         (("generate", PROMPT, "--vae-tiling", "perhaps"), 2, "'perhaps' is not one of"),
         (("bench", "throughput", "--end-to-end"), 2, "--end-to-end needs random weights"),
         (("bench", "throughput", "--samples", "15"), 2, "--samples needs random weights"),

@@ -185,7 +185,7 @@ def test_an_endless_video_may_stop_at_a_frame_in_every_source() -> None:
     batch = json.loads(pavdm("batch", "jobs.jsonl", "-d", "v", "--plan", "--json").out)
     assert [job["frames"] for job in batch["jobs"]] == [6]
     result = pavdm("generate", "a red ball", "--seconds", "1", "--frames", "2")
-    assert "only --seconds forever takes --frames" in result.err
+    assert "with --seconds forever, --frames sets where to stop" in result.err
     Path("long.toml").write_text('seconds = "forever"')
     plan = json.loads(pavdm("generate", "a red ball", "--config", "long.toml", "--frames", "6", "--plan", "--json").out)
     assert "seconds" not in plan["settings"]

@@ -35,7 +35,7 @@ def test_every_step_is_counted_at_its_size(sampling):
     chunks = (job.total_steps - schedule.steps) // schedule.stride + 1
     visits = sum(noisy * count for (noisy, _), count in sizes.items()) / schedule.chunk
     assert visits == chunks * schedule.steps  # each chunk is denoised `steps` times
-    assert max(clean for _, clean in sizes) <= schedule.context
+    assert max(clean for _, clean in sizes) <= schedule.sink_and_context
 
 
 @pytest.mark.parametrize(

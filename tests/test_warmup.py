@@ -42,7 +42,7 @@ def video(job: GenerationConfig, model, *args: object) -> np.ndarray:
 @pytest.mark.parametrize(
     ("how", "frames"),
     [
-        ({}, 8),
+        ({"sink": 0}, 8),
         ({"method": "fifo"}, 4),
         *integration(({"context": 0}, 8), ({"method": "rn", "window": 4, "steps": 2}, 16)),
     ],

@@ -27,6 +27,7 @@ NOISE = {
     "change inside chunks, of real": 0.086,
 }
 DRIFT_NOISE = 0.5  # of the mean of 16 z-scores
+ROUNDING = 5e-5  # stored values have four decimals
 # Values of real videos: anything better is due to chance.
 REAL_VALUES = {
     "boundary ratio, of real": 1.0,
@@ -85,4 +86,4 @@ def _noise(name: str, best: float, conditions: Row) -> float:
     )  # the classes share the seeds
     count = max(1, (int(last) - int(first)) // classes)
     share = min(1.0, max(0.0, best))
-    return 2 * math.sqrt(share * (1 - share) / count) + 1 / count
+    return 2 * math.sqrt(share * (1 - share) / count) + 1 / count + ROUNDING

@@ -218,12 +218,11 @@ def resolve_context(request: Request) -> int:
 
 
 def resolve_sink(request: Request) -> int:
-    """First chunks that stay in the context: the request's, else the model's own number if its own method is used."""
+    """First chunks that stay in the context: the request's, else the model's own number with its own method."""
     if request.sink is not None:
         return request.sink
-    spec = request.spec
-    is_trained_for = request.method == spec.method and request.ramp_up == "grow" and resolve_context(request)
-    return spec.sink if is_trained_for else 0
+    has_defaults = request.method == request.spec.method and request.ramp_up == "grow" and not request.edit_ratio
+    return request.spec.sink if has_defaults and request.spec.causal and resolve_context(request) else 0
 
 
 def resolve_counts(request: Request) -> dict[str, int]:

@@ -116,6 +116,12 @@ class GenerationConfig:
         """Frames per chunk; fractional if a chunk is not a whole number of VAE units."""
         return self.schedule.chunk * self.layout.frames_per_latent
 
+    def without_warmup(self) -> GenerationConfig:
+        """The configuration for a start from existing latents: chunks are counted from the first one of the video."""
+        changes = ((change - self.warmup, start - self.warmup) for change, start in self.schedule.sink_changes)
+        schedule = replace(self.schedule, sink=range(len(self.schedule.sink)), sink_changes=tuple(changes))
+        return replace(self, warmup=0, schedule=schedule)
+
     def chunk_start(self, chunk: int) -> Fraction:
         """Time at which a chunk starts, in seconds; negative in the warm-up."""
         return Fraction(self.frames_before(chunk - self.warmup), self.spec.fps)

@@ -101,7 +101,7 @@ def sample_chunks(
     """
     is_continued = start is not None and (start.now > 0 or len(start.chunks) > 0 or start.context.shape[1] > 0)
     if is_continued and start is not None and not start.now:
-        config = replace(config, warmup=0)
+        config = config.without_warmup()
     recovery = recovery or Recovery(model)
     recovery.warmup = config.warmup
     chunks = sample_all_chunks(config, model, start, graph_capturer or choose_graph_capturer(config, model), recovery)
