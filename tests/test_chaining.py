@@ -162,7 +162,7 @@ def test_a_given_clip_is_encoded_once_and_shown_as_it_was(folder, monkeypatch):
     assert all(torch.equal(made, shown) for made, (shown, _) in zip(run.vae.given, run.shown, strict=True))
 
 
-@pytest.mark.usefixtures("graphs")
+@pytest.mark.usefixtures("graph_capturer")
 @pytest.mark.integration
 def test_the_seed_alone_decides_and_a_longer_video_has_all_clips_of_a_shorter_one(folder):
     model = pipeline.open_model(job_of(folder))
