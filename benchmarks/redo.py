@@ -23,8 +23,9 @@ from torch import Tensor
 from pavdm_cli.bench.env import environment
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.config import GenerationConfig
+from pavdm_cli.generation.redo import with_new_sink
 from pavdm_cli.generation.request import build_request
-from pavdm_cli.generation.resolve import resolve, settled_chunk
+from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.loop import SampledChunk, state_from_clip
@@ -94,7 +95,7 @@ def regenerate_span(source: SourceVideo, span: range, seed: int, joins: bool) ->
     """
     config, size = source.config, source.config.schedule.chunk
     first, stop = config.warmup + span.start, config.warmup + span.stop
-    schedule = replace(config.schedule, sink_changes=((first, settled_chunk(config.schedule, first)),))
+    schedule = with_new_sink(config.schedule, first)
     schedule = with_right_context(schedule, stop, size, first) if joins else schedule
     before, after = source.latents_before(span.start), source.latents[:, config.latents_before(span.stop) :]
     start = state_from_clip(schedule, before, pipeline.make_levels(config).sigmas, first)

@@ -207,3 +207,16 @@ def test_every_new_prompt_gets_a_sink_of_its_own() -> None:
     window = float(config.schedule.capacity * config.frames_per_chunk / config.spec.fps)
     assert times == [[4.0, 4.5 + 2 * window], [9.0, 9.5 + 2 * window]]  # not at 6 s, where the prompt stays the same
     assert not resolve(make_request("a red ball", seconds=12, timeline=changes, sink=0)).schedule.sink_changes
+
+
+@pytest.mark.parametrize("sink", [1, 2])
+@pytest.mark.parametrize("saved", [None, 3, 11, 17])
+def test_the_sizes_are_known_before_a_sink_changes(sink: int, saved: int | None) -> None:
+    schedule = replace(schedule_with(1, sink, positions=None), sink_changes=((4, 5),))
+    denoiser = FunctionDenoiser(lambda context, level: context.shape[1], lambda window, levels, cache: 0 * window)
+    states = list(denoise(schedule, denoiser, NOISE, solver(), chunks=CHUNKS + 6))
+    start = None if saved is None else states[saved]
+    now, first = (0, 0) if start is None else (start.now, start.chunks.start)
+    sizes = schedule.sizes(now, first, 0 if start is None else start.context.shape[1], CHUNKS + 6)
+    for state in states[0 if saved is None else saved + 1 :]:
+        assert (state.window.shape[1], state.sink_and_context.shape[1]) in sizes

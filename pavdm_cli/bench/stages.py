@@ -20,7 +20,7 @@ from pavdm_cli.generation.request import Output
 from pavdm_cli.generation.write import encoder_options
 from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.runner import ModelRunner
-from pavdm_cli.sampling.loop import sample
+from pavdm_cli.sampling.loop import new_chunks
 from pavdm_cli.video import VideoWriter
 
 STAGES = ("text", "denoise", "decode", "write")
@@ -62,14 +62,8 @@ def decode_timed(config: GenerationConfig, model: ModelRunner, watch: Watch) -> 
     """The video's frames, each stage timed."""
     inputs, remaining, warmup_latents = prepare_sampling(config, model), config.frames, list[Tensor]()
     watch.seconds["text"] += inputs.bind_seconds
-    chunks = sample(
-        config.schedule,
-        inputs.denoiser,
-        inputs.noise,
-        inputs.solver,
-        chunks=config.total_chunks,
-        graph_capturer=inputs.graph_capturer,
-    )
+    states = inputs.denoise(config.schedule, config.total_chunks)
+    chunks = (chunk.latents for chunk in new_chunks(config.schedule, states))
     with watch.stage("denoise"):
         warmup_latents += islice(chunks, config.warmup)
     stream = model.decode_stream(torch.cat(warmup_latents, dim=1) if warmup_latents else None)

@@ -20,6 +20,7 @@ from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import (
     SamplerState,
+    States,
     denoise,
     denoise_step,
     empty_state,
@@ -28,6 +29,7 @@ from pavdm_cli.sampling.loop import (
     warmup_inputs,
 )
 from pavdm_cli.sampling.noise import Noise, NoiseLevels, seeded_noise
+from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import Solver
 from pavdm_cli.sampling.solvers import build_solver
 
@@ -46,6 +48,11 @@ class SamplingInputs:
     denoiser: Denoiser
     graph_capturer: GraphCapturer | None
     bind_seconds: float  # seconds to encode the prompt and compute the constants of the video
+
+    def denoise(self, schedule: Schedule, chunks: int | None, start: SamplerState | None = None) -> States:
+        """The states after each step; arguments as for `sampling.loop.denoise`."""
+        inputs = schedule, self.denoiser, self.noise, self.solver
+        return denoise(*inputs, chunks=chunks, start=start, graph_capturer=self.graph_capturer)
 
 
 class Step(NamedTuple):
@@ -73,14 +80,7 @@ def prepare_sampling(config: GenerationConfig, model: ModelRunner) -> SamplingIn
 def time_all_steps(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs) -> list[Step]:
     """Time every step of the video, without decoding, after a warm-up."""
     warm_up(config, inputs)
-    states = denoise(
-        config.schedule,
-        inputs.denoiser,
-        inputs.noise,
-        inputs.solver,
-        chunks=config.total_chunks,
-        graph_capturer=inputs.graph_capturer,
-    )
+    states = inputs.denoise(config.schedule, config.total_chunks)
     return list(time_states(states, config, inputs.graph_capturer))
 
 
@@ -100,15 +100,7 @@ def steady(config: GenerationConfig, model: ModelRunner, inputs: SamplingInputs,
     clip = sample_noise(inputs.noise, range(-length, 0), inputs.levels.sigmas.new_empty(model.noise_shape())[:, None])
     start = state_from_renoised_clip(schedule, clip, inputs.noise, inputs.levels.sigmas, keep_copies=True)
     start = replace(start, sink=clip[:, : len(schedule.latents(sink))] if sink else None)
-    states = denoise(
-        schedule,
-        inputs.denoiser,
-        inputs.noise,
-        inputs.solver,
-        chunks=None,
-        start=start,
-        graph_capturer=inputs.graph_capturer,
-    )
+    states = inputs.denoise(schedule, chunks=None, start=start)
     warm_up = config.schedule.stride
     return list(islice(time_states(states, config, inputs.graph_capturer), warm_up, warm_up + count))
 

@@ -22,6 +22,7 @@ from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.runtime.printable import command_line
 from pavdm_cli.runtime.untrusted import stored_kinds
 from pavdm_cli.sampling.right_context import with_right_context
+from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.video import VideoInfo, check_output, open_video, read_metadata, resolve_output, unused_path
 from pavdm_cli.video.paths import truncate_stem
 from pavdm_cli.video.upscale import Scale
@@ -221,8 +222,7 @@ def build_span_config(original: GeneratedVideo, config: GenerationConfig, span: 
     schedule, notes, first = config.schedule, config.notes, config.warmup + span.chunks.start
     if span.chunks.start and not (schedule.context or schedule.fill_to):
         schedule = replace(schedule, fill_to=schedule.window, sink=range(0))
-    if schedule.sink and span.chunks.start:  # while the window grows, a chunk from long ago would pull it away
-        schedule = replace(schedule, sink_changes=((first, settled_chunk(schedule, first)), *schedule.sink_changes))
+    schedule = with_new_sink(schedule, first) if span.chunks.start else schedule
     if not span.reaches_end:
         if changes_prompts(original, config):
             notes = (*notes, "with a new prompt, the transition at the end of the span may be visible")
@@ -238,6 +238,16 @@ def build_span_config(original: GeneratedVideo, config: GenerationConfig, span: 
         schedule = with_right_context(schedule, config.warmup + span.chunks.stop, num_right_context, first)
     frames = span.frames.stop if not span.reaches_end else config.frames
     return replace(config, schedule=schedule, frames=frames, notes=notes)
+
+
+def with_new_sink(schedule: Schedule, first: int) -> Schedule:
+    """The schedule of a span from chunk `first` on, which begins without a sink and gets one of its own.
+
+    A chunk from long ago would pull the growing window away from the frames before the span.
+    """
+    start = settled_chunk(schedule, first)
+    changes = tuple(change for change in schedule.sink_changes if change[0] > first)
+    return replace(schedule, sink=range(start, start + len(schedule.sink)), sink_changes=changes)
 
 
 def choose_output(original: GeneratedVideo, output: Output) -> tuple[Path, bool]:

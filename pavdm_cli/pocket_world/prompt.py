@@ -83,8 +83,8 @@ def format_prompt(text: str, seed: int, source: str = "") -> Prompt:
     if not parsed.slots and not parsed.exclusions:
         near = suggestions([word for word in parsed.unused_words if word not in single_words()])
         hint = f"did you mean {', '.join(dict.fromkeys(near.values()))}? {HINT}" if near else HINT
-        quoted = text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
-        raise UsageError(f"pocket knows none of the words in {quoted!r}", hint)
+        excerpt = text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
+        raise UsageError(f"pocket knows none of the words in {excerpt!r}", hint)
     complete = all(kind in parsed.slots for kind in DRAWN)
     before = {} if complete else parse(source).slots
     slots = fill_slots(parsed.slots, before, seed, parsed.exclusions)

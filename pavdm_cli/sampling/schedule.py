@@ -36,16 +36,13 @@ class Schedule:
     # Chunks at which another sink replaces it: the first chunk whose window no longer sees the old one, and the first
     # chunk of the new one, as many as before.
     sink_changes: tuple[tuple[int, int], ...] = ()
-    positions: int | None = (
-        None  # number of RoPE positions before the window, repeated if the context is longer; None: no limit
-    )
+    # Number of RoPE positions before the window, repeated if the context is longer; None: no limit.
+    positions: int | None = None
     right_context: int = 0  # clean latents right after the last chunk
-    right_context_from: int | None = (
-        None  # index of the oldest chunk whose window sees the right context; None: no right context
-    )
-    loop: range = range(
-        0
-    )  # chunks reused as right context so that the video loops; empty: the right context is an input
+    # Index of the oldest chunk whose window sees the right context; None: no right context.
+    right_context_from: int | None = None
+    # Chunks reused as right context so that the video loops; empty: the right context is an input.
+    loop: range = range(0)
 
     def __post_init__(self) -> None:
         assert 1 <= self.stride <= self.steps
@@ -169,6 +166,10 @@ class Schedule:
         Only a few steps are examined, however long the video: once window and context are full, nothing changes until
         the ramp-down.
         """
+        if self.sink_changes:  # every new sink grows chunk by chunk
+            sinks = (range(self.sink.start, self.sink.start + count) for count in range(len(self.sink) + 1))
+            schedules = [replace(self, sink=sink, sink_changes=()) for sink in sinks]
+            return set().union(*(schedule.sizes(now, first, num_context, chunks) for schedule in schedules))
         if self.right_context_from is not None:
             assert chunks is not None
             without_right_context = replace(self, right_context=0, right_context_from=None).sizes(

@@ -233,10 +233,8 @@ class STDiT(nn.Module):
         axes: Sequence[AttentionAxis],
     ) -> Tensor:
         """Run one block per axis; returns the stream modulated for the next block or the final layer."""
-        inputs, vectors = (
-            BlockInputs(level_idx, conditioning.mask, conditioning.attention.text),
-            self.vectors(level_idx, modulation),
-        )
+        inputs = BlockInputs(level_idx, conditioning.mask, conditioning.attention.text)
+        vectors = self.vectors(level_idx, modulation)
         h = modulate(x, level_idx, vectors[0], vectors[1])
         for n, (block, kv, axis) in enumerate(zip(self.blocks, conditioning.text_kv, axes, strict=False)):
             x, h = conditioning.run_block(block, (x, h), inputs, kv, axis, vectors[6 * n + 2 : 6 * n + 8])
@@ -279,9 +277,10 @@ def spatial_attention(
     return attend(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1), None).view(*q.shape[:3], -1)
 
 
-def context_causal_attention(
-    q: Tensor, k: Tensor, v: Tensor, *, num_context_latents: int
-) -> Tensor:  # as `spatial_attention`
-    """Temporal attention in which the first `num_context_latents` attend only to one another, without a mask tensor."""
+def context_causal_attention(q: Tensor, k: Tensor, v: Tensor, *, num_context_latents: int) -> Tensor:
+    """Temporal attention in which the first `num_context_latents` attend only to one another, without a mask tensor.
+
+    Shapes as for `spatial_attention`.
+    """
     first = temporal_attention(q[:, :num_context_latents], k[:, :num_context_latents], v[:, :num_context_latents])
     return torch.cat([first, temporal_attention(q[:, num_context_latents:], k, v)], dim=1)
