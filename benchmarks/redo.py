@@ -30,7 +30,6 @@ from pavdm_cli.models.pixels import to_bytes
 from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.sampling.loop import SampledChunk, state_from_clip
 from pavdm_cli.sampling.right_context import LOOP_CHUNKS, with_loop_context, with_right_context
-from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.video.contact_sheet import write_contact_sheet
 
 Pixels = NDArray[np.uint8]
@@ -96,7 +95,7 @@ def regenerate_span(source: SourceVideo, span: range, seed: int, joins: bool) ->
     config, size = source.config, source.config.schedule.chunk
     first, stop = config.warmup + span.start, config.warmup + span.stop
     schedule = with_new_sink(config.schedule, first)
-    schedule = with_right_context(schedule, stop, size, first) if joins else schedule
+    schedule = with_right_context(schedule, stop, size, first, joining=config.spec.joining) if joins else schedule
     before, after = source.latents_before(span.start), source.latents[:, config.latents_before(span.stop) :]
     start = state_from_clip(schedule, before, pipeline.make_levels(config).sigmas, first)
     start = replace(start, right_context=after[:, :size].clone() if joins else None)
@@ -106,13 +105,11 @@ def regenerate_span(source: SourceVideo, span: range, seed: int, joins: bool) ->
     return np.concatenate([frames, source.frames[len(frames) :]])
 
 
-def regenerate_loop_end(source: SourceVideo, schedule: Schedule | None = None) -> Pixels:
+def regenerate_loop_end(source: SourceVideo) -> Pixels:
     """The video with its last chunks regenerated to lead into its first two, whose frames are appended."""
     config, size = source.config, source.config.schedule.chunk
     first = source.latents[:, : LOOP_CHUNKS * size]
-    schedule = schedule or with_loop_context(
-        config.schedule, config.total_chunks, config.warmup, config.spec.loop_latents
-    )
+    schedule = with_loop_context(config.schedule, config.total_chunks, config.warmup, config.spec.joining)
     assert schedule.right_context_from is not None
     before = source.chunks[schedule.right_context_from - 1 - config.warmup]  # a looping video is the same up to here
     new_config = replace(config, schedule=schedule)

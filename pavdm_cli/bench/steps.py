@@ -24,11 +24,10 @@ from pavdm_cli.sampling.loop import (
     denoise,
     denoise_step,
     empty_state,
-    sample_noise,
     state_from_renoised_clip,
     warmup_inputs,
 )
-from pavdm_cli.sampling.noise import Noise, NoiseLevels, seeded_noise
+from pavdm_cli.sampling.noise import Noise, NoiseLevels, sample_noise, seeded_noise
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import Solver
 from pavdm_cli.sampling.solvers import build_solver

@@ -231,11 +231,10 @@ def build_span_config(original: GeneratedVideo, config: GenerationConfig, span: 
             raise UsageError(
                 f"with {option}, a span cannot be conditioned on the frames after it", "omit --to to redo up to the end"
             )
-        num_right_context = len(
-            schedule.latents(range(config.warmup + span.chunks.stop, config.warmup + span.chunks.stop + 1))
-        )
+        stop = config.warmup + span.chunks.stop
+        latents = len(schedule.latents(range(stop, stop + 1)))
         first = first if span.chunks.start else 0  # a warm-up before the span sees what follows, too
-        schedule = with_right_context(schedule, config.warmup + span.chunks.stop, num_right_context, first)
+        schedule = with_right_context(schedule, stop, latents, first, joining=config.spec.joining)
     frames = span.frames.stop if not span.reaches_end else config.frames
     return replace(config, schedule=schedule, frames=frames, notes=notes)
 

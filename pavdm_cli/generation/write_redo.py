@@ -148,8 +148,8 @@ def continues_warmup(config: GenerationConfig, task: RedoTask) -> bool:
 def sample_original_warmup(run: Run, original: GeneratedVideo) -> Tensor:
     """The latents before the first frame of a video, which its file does not hold: sampled again with its seed."""
     config = run.config
-    schedule = replace(config.schedule, right_context=0, right_context_from=None, loop=range(0))
-    config = replace(config, schedule=schedule, seed=original.metadata["seed"], frames=original.metadata["frames"])
+    seed, frames = original.metadata["seed"], original.metadata["frames"]
+    config = replace(config, schedule=config.schedule.without_right_context, seed=seed, frames=frames)
     chunks, run.recovery.warmup = [], config.warmup
     for chunk in islice(sample_all_chunks(config, run.model, None, run.graph_capturer, run.recovery), config.warmup):
         chunks.append(chunk.latents)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pavdm_cli.sampling.cuda_graphs import GraphCapturer, signature
 from pavdm_cli.sampling.denoiser import AnyDenoiser, Cache, Denoiser, TextKV, bind_text
-from pavdm_cli.sampling.noise import Noise, NoiseLevels, add_noise
-from pavdm_cli.sampling.right_context import grow_right_context
+from pavdm_cli.sampling.noise import Noise, NoiseLevels, add_noise, sample_noise, to_device_like
+from pavdm_cli.sampling.right_context import grow_right_context, guide_right_context
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import History, Solver
 
@@ -127,8 +127,8 @@ def denoise(
 
     Latents have the device and dtype of the solver's levels. start: a state from a `state_from_...` function, or an
     earlier state; default: `empty_state`. With `graph_capturer`, steps are captured before the first step with a text
-    of a new shape, and replayed; yielded states never alias static buffers. A state that is sent to the generator
-    replaces the yielded one.
+    of a new shape, and replayed, except the few that are guided; yielded states never alias static buffers. A state
+    that is sent to the generator replaces the yielded one.
     """
     levels = solver.levels
     assert levels.steps == schedule.steps
@@ -136,6 +136,8 @@ def denoise(
     state = replace(state, history=state.history or solver.history(state.window))
     levels_on_device = cache(lambda values: to_device_like(torch.tensor(values, dtype=torch.int32), levels.sigmas))
     step: Callable[..., StepResult] = partial(denoise_step, denoiser=denoiser, solver=solver)
+    guided_denoiser = guide_right_context(denoiser, schedule.right_context, schedule.right_context_guidance)
+    guided_step = partial(denoise_step, denoiser=guided_denoiser, solver=solver)
     context_cache, prefill_inputs, captured_signatures = None, tuple[Any, ...]((None,)), set[Hashable]()
     recompute_every_step = schedule.noisy_context or levels.context_sigma > 0
     while active := schedule.active_chunks(state.now, state.chunks.start, chunks):
@@ -149,14 +151,21 @@ def denoise(
             context_cache = prefill_context(state, schedule, bound_denoiser, noise, levels)
             prefill_inputs = state.context, *text
         latent_levels = (0,) * state.num_fixed + schedule.levels(active, state.now)[state.num_fixed :]
-        window, history = step(state.window, levels_on_device(latent_levels), context_cache, state.history, *text)
+        run = guided_step if schedule.is_guided(active) else step
+        window, history = run(state.window, levels_on_device(latent_levels), context_cache, state.history, *text)
         state = replace(state, now=state.now + 1, window=window, history=history)
         state = (yield state) or state
 
 
 @torch.no_grad()
 def denoise_step(
-    window: Tensor, levels: Tensor, cache: Cache, history: History, *text: TextKV, denoiser: AnyDenoiser, solver: Solver
+    window: Tensor,
+    levels: Tensor,
+    cache: Cache,
+    history: History,
+    *text: TextKV,
+    denoiser: Callable[..., Tensor],
+    solver: Solver,
 ) -> StepResult:  # (B, T, C, H, W), (T,)
     """One denoising step; text: the extra argument of a TimelineDenoiser."""
     return solver.step(window, denoiser(window, levels, cache, *text), levels, history)
@@ -279,20 +288,6 @@ def state_from_first_latents(schedule: Schedule, first: Tensor, noise: Noise, si
     assert not schedule.noisy_context
     window = shift_latents(first, sample_noise(noise, range(num_fixed, chunk), first), 0)
     return SamplerState(0, range(1), window, nothing, nothing, num_fixed=num_fixed)
-
-
-def sample_noise(noise: Noise, latents: range, like: Tensor, step: int | None = None) -> Tensor:
-    """Noise of these latents (at a step), (B, T, C, H, W), on the device and in the precision of `like`."""
-    if not latents:
-        return like[:, :0]
-    return to_device_like(torch.stack([noise(index, step) for index in latents], dim=1).to(like.dtype), like)
-
-
-def to_device_like(values: Tensor, like: Tensor) -> Tensor:
-    """Copy to `like`'s device without synchronizing: pinned memory, non-blocking on CUDA."""
-    if values.device == like.device:
-        return values
-    return values.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else values.to(like.device)
 
 
 def tail(latents: Tensor, length: int) -> Tensor:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from pavdm_cli.sampling.denoiser import AnyDenoiser, Denoiser, bind_text
-from pavdm_cli.sampling.loop import SampledChunk, SamplerState, denoise_step, empty_state, sample_noise, tail
-from pavdm_cli.sampling.noise import Noise, add_noise
+from pavdm_cli.sampling.loop import SampledChunk, SamplerState, denoise_step, empty_state, tail
+from pavdm_cli.sampling.noise import Noise, add_noise, sample_noise
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import Solver
 

@@ -86,3 +86,17 @@ def noise_levels(sigmas: Tensor, context: float = 0.0, timesteps: Tensor | None 
     """
     all_sigmas = torch.cat([sigmas, sigmas[-1:], sigmas.new_tensor([context])])
     return NoiseLevels(all_sigmas, 1000 * all_sigmas if timesteps is None else timesteps, context)
+
+
+def sample_noise(noise: Noise, latents: range, like: Tensor, step: int | None = None) -> Tensor:
+    """Noise of these latents (at a step), (B, T, C, H, W), on the device and in the precision of `like`."""
+    if not latents:
+        return like[:, :0]
+    return to_device_like(torch.stack([noise(index, step) for index in latents], dim=1).to(like.dtype), like)
+
+
+def to_device_like(values: Tensor, like: Tensor) -> Tensor:
+    """Copy to `like`'s device without synchronizing: pinned memory, non-blocking on CUDA."""
+    if values.device == like.device:
+        return values
+    return values.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else values.to(like.device)

@@ -5,8 +5,9 @@ Torch is imported where a tensor is needed: lengths of loops are checked without
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from pavdm_cli.sampling.schedule import Schedule
 
@@ -18,28 +19,55 @@ if TYPE_CHECKING:
 LOOP_CHUNKS = 2  # chunks at the start of a loop that condition its end
 
 
-def with_right_context(schedule: Schedule, chunks: int, latents: int, first: int = 0) -> Schedule:
-    """A schedule for chunks `first` to `chunks` - 1, followed by `latents` clean latents.
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """How the last chunks lead into the right context."""
 
-    As many of the last chunks see them as fit in the window together with both contexts.
-    """
+    latents: int = 0  # the last ones, which see it; 0: as many as fit in the window together with both contexts
+    guidance: float = 1.0  # scale of their guidance towards it, see `guide_right_context`; 1: none
+
+
+PLAIN_JOINING = Joining()
+
+
+def with_right_context(
+    schedule: Schedule, chunks: int, latents: int, first: int = 0, *, joining: Joining = PLAIN_JOINING
+) -> Schedule:
+    """A schedule for chunks `first` to `chunks` - 1, followed by `latents` clean latents."""
     # latents of left context that share the window
     left_context = schedule.chunk if schedule.fill_to and not schedule.context else 0
-    num_joining = max(1, (schedule.window - latents - left_context) // schedule.chunk)
-    return replace(schedule, right_context=latents, right_context_from=max(first, chunks - num_joining), loop=range(0))
+    num_joining = max(1, (joining.latents or schedule.window - latents - left_context) // schedule.chunk)
+    return replace(
+        schedule,
+        right_context=latents,
+        right_context_from=max(first, chunks - num_joining),
+        right_context_guidance=joining.guidance,
+        loop=range(0),
+    )
 
 
-def with_loop_context(schedule: Schedule, chunks: int, first: int, latents: int = 0) -> Schedule:
-    """The schedule of a seamless loop that starts at chunk `first`.
-
-    latents: how many of the last latents see the start; 0: as many as fit in the window.
-    """
+def with_loop_context(schedule: Schedule, chunks: int, first: int, joining: Joining) -> Schedule:
+    """The schedule of a seamless loop that starts at chunk `first`."""
     loop = range(first, first + LOOP_CHUNKS)
     context = len(schedule.latents(loop))
-    loop_schedule = replace(with_right_context(schedule, chunks, context, loop.stop), loop=loop)
-    if not latents:
-        return loop_schedule
-    return replace(loop_schedule, right_context_from=max(loop.stop, chunks - latents // schedule.chunk))
+    return replace(with_right_context(schedule, chunks, context, loop.stop, joining=joining), loop=loop)
+
+
+def guide_right_context(velocity: Callable[..., Tensor], latents: int, scale: float) -> Callable[..., Tensor]:
+    """The velocity of windows that end with a right context of `latents`, guided towards it.
+
+    As in classifier-free guidance, the velocity is extrapolated from the one without the condition. Source: history
+    guidance (Song et al. 2025), here with frames that follow.
+    """
+    import torch
+
+    def guided_velocity(window: Tensor, levels: Tensor, *rest: Any) -> Tensor:
+        conditional = velocity(window, levels, *rest)
+        unconditional = velocity(window[:, :-latents], levels[:-latents], *rest)
+        extrapolated = unconditional + scale * (conditional[:, :-latents] - unconditional)
+        return torch.cat([extrapolated, conditional[:, -latents:]], dim=1)
+
+    return guided_velocity
 
 
 def grow_right_context(state: SamplerState, schedule: Schedule, leaving: int) -> Tensor | None:

@@ -39,8 +39,8 @@ class Schedule:
     # Number of RoPE positions before the window, repeated if the context is longer; None: no limit.
     positions: int | None = None
     right_context: int = 0  # clean latents right after the last chunk
-    # Index of the oldest chunk whose window sees the right context; None: no right context.
-    right_context_from: int | None = None
+    right_context_from: int | None = None  # oldest chunk whose window sees the right context; None: there is none
+    right_context_guidance: float = 1.0  # scale of the guidance towards the right context; 1: none
     # Chunks reused as right context so that the video loops; empty: the right context is an input.
     loop: range = range(0)
 
@@ -112,6 +112,15 @@ class Schedule:
         """Whether a window of these chunks sees the right context."""
         return self.right_context_from is not None and active_chunks.start >= self.right_context_from
 
+    @property
+    def without_right_context(self) -> Schedule:
+        """The same for a video after whose last chunk nothing follows."""
+        return replace(self, right_context=0, right_context_from=None, right_context_guidance=1.0, loop=range(0))
+
+    def is_guided(self, active_chunks: range) -> bool:
+        """Whether a window of these chunks is guided towards the right context."""
+        return self.right_context_guidance != 1 and self.sees_right_context(active_chunks)
+
     def level(self, chunk: int, now: int) -> int:
         """Level of a chunk before step `now`: `steps` when it enters, 0 when clean; `steps` + 1 before it enters."""
         return min(self.steps + 1, self.steps - (now - self.entry_step(chunk)))
@@ -172,13 +181,9 @@ class Schedule:
             return set().union(*(schedule.sizes(now, first, num_context, chunks) for schedule in schedules))
         if self.right_context_from is not None:
             assert chunks is not None
-            without_right_context = replace(self, right_context=0, right_context_from=None).sizes(
-                now, first, num_context, chunks
-            )
+            sizes = self.without_right_context.sizes(now, first, num_context, chunks)
             steps = range(max(now, self.total_steps(self.right_context_from)), self.total_steps(chunks))
-            return without_right_context | {
-                self.size(self.active_chunks(step, first, chunks), first, num_context) for step in steps
-            }
+            return sizes | {self.size(self.active_chunks(step, first, chunks), first, num_context) for step in steps}
         last = max(0, first, self.sink.stop) + 2 * max(self.capacity, self.restart) + -(-self.context // self.chunk) + 2
         end = last if chunks is None else min(chunks, last)
         end_step = self.entry_step(last) if chunks is None else self.entry_step(end - 1) + self.steps
