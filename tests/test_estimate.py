@@ -13,7 +13,7 @@ from support.tiers import integration
 from torch.utils.flop_counter import FlopCounterMode
 
 from pavdm_cli.bench import estimate
-from pavdm_cli.bench.estimate import decode_tflop, denoise_tflop, step_sizes
+from pavdm_cli.bench.estimate import decode_tflop, denoise_tflop, pass_sizes
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.memory_plan import meta_model_of
 from pavdm_cli.generation.resolve import resolve
@@ -30,7 +30,7 @@ def job_of(frames: int = 40, **sampling):
 @pytest.mark.parametrize("sampling", [{}, {"steps": 6}, {"method": "rn"}, {"context": 0}, {"method": "fifo"}])
 def test_every_step_is_counted_at_its_size(sampling):
     job = job_of(**sampling)
-    sizes, schedule = step_sizes(job), job.schedule
+    sizes, schedule = pass_sizes(job), job.schedule
     assert sum(sizes.values()) == job.total_steps
     chunks = (job.total_steps - schedule.steps) // schedule.stride + 1
     visits = sum(noisy * count for (noisy, _), count in sizes.items()) / schedule.chunk
@@ -39,10 +39,15 @@ def test_every_step_is_counted_at_its_size(sampling):
 
 
 @pytest.mark.parametrize(
-    "sampling", [{"steps": 6}, {"guidance": 3.0, "steps": 6}, *integration({}, {"context": 0}, {"method": "rn"})]
+    "sampling",
+    [
+        {"steps": 6},
+        {"guidance": 3.0, "steps": 6},
+        *integration({}, {"context": 0}, {"method": "rn"}, {"loop": True, "frames": 48}),
+    ],
 )
 def test_the_operations_are_those_that_torch_counts(sampling):
-    job = job_of(frames=16, warmup=0, execution=replace(REFERENCE, context_cache="auto"), **sampling)
+    job = job_of(**{"frames": 16, "warmup": 0, "execution": replace(REFERENCE, context_cache="auto")} | sampling)
     model = pipeline.open_model(job)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         list(pipeline.sample_latents(job, model))

@@ -89,16 +89,18 @@ def quick_rate(device: torch.device, dtype: torch.dtype) -> float:
 def denoise_tflop(config: GenerationConfig, model: ModelRunner) -> float:
     """TFLOP of all steps of a video, ramp-up and ramp-down included."""
     tokens = token_count(config, model)
-    counts = step_sizes(config).items()
+    counts = pass_sizes(config).items()
     return 1e-12 * sum(count * step_flops(config, model, noisy, clean, tokens) for (noisy, clean), count in counts)
 
 
-def step_sizes(config: GenerationConfig) -> Counter[tuple[int, int]]:
-    """How many steps show so many noisy and so many clean latents."""
+def pass_sizes(config: GenerationConfig) -> Counter[tuple[int, int]]:
+    """How many passes show so many noisy and so many clean latents: one a step, and another if the step is guided."""
     schedule = config.schedule
     chunks = (config.total_steps - schedule.steps) // schedule.stride + 1
-    windows = (schedule.active_chunks(step, 0, chunks) for step in range(config.total_steps))
-    return Counter(schedule.size(window, 0, 0) for window in windows)
+    windows = [schedule.active_chunks(step, 0, chunks) for step in range(config.total_steps)]
+    shorter = schedule.without_right_context
+    sizes_if_guided = (shorter.size(window, 0, 0) for window in windows if schedule.is_guided(window))
+    return Counter(schedule.size(window, 0, 0) for window in windows) + Counter(sizes_if_guided)
 
 
 def token_count(config: GenerationConfig, model: ModelRunner) -> int:

@@ -161,7 +161,8 @@ def step_tflop(config: GenerationConfig, model: ModelRunner) -> float:
 
 def step_flops(config: GenerationConfig, model: ModelRunner, noisy: int, clean: int, tokens: int) -> float:
     """FLOP of a step with so many latents in the window and the context, its share of the prefill included."""
-    batch, layout, span = (1 if config.guidance_scale == 1 else 2), model.layout, min(noisy, config.spec.window)
+    batch, layout = (1 if config.guidance_scale == 1 else 2), model.layout
+    span = min(noisy, config.spec.window) if config.schedule.window > config.spec.window else noisy
     num_cached = clean if reuses_context(config) else 0
     later = -(-2 * (noisy - span) // span)  # of a window longer than the model sees, half of each span is new
 
