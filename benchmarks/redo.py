@@ -1,8 +1,8 @@
 """How well a regenerated span joins what follows it, and how well a looping video meets its start.
 
 Twelve videos of `pocket` at its default size and frame rate, three spans of each, and a loop of each; one row for every
-video, in `benchmarks/results/redo.jsonl`. A video that has a row for these weights is skipped, so that an interrupted
-run continues. `python benchmarks/redo.py`; `--sheets FOLDER` also writes contact sheets around the joins.
+video, in `benchmarks/results/redo.jsonl`. A video that has a row of this commit is skipped, so that an interrupted run
+continues. `python benchmarks/redo.py`; `--sheets FOLDER` also writes contact sheets around the joins.
 """
 
 from __future__ import annotations
@@ -213,9 +213,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
     arguments, model = parser.parse_args(), None
-    for number in range(VIDEOS):
-        if number in {row["video"] for row in read_rows(arguments.results)}:
-            continue
+    measured = {row["video"] for row in read_rows(arguments.results) if row["commit"] == environment()["commit"]}
+    for number in sorted({*range(VIDEOS)} - measured):
         source = make_source(number, model)
         model = source.model
         joins, sheet = measure(source, number)
