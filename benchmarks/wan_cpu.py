@@ -1,7 +1,8 @@
 """Wan on a CPU against diffusers: a block of the 1.3B model at full width, and a tiny model from noise to frames.
 
 Both run on the same random weights, one after the other in every round, so that a busy machine slows both; the ratio is
-the median over rounds. Rows go to benchmarks/results/wan-cpu.jsonl.
+the median over rounds. Both call torch's matmuls and attention, whose share of the time limits the ratio. Rows go to
+benchmarks/results/wan-cpu.jsonl.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -19,6 +21,7 @@ from diffusers import AutoencoderKLWan, SkyReelsV2DiffusionForcingPipeline, SkyR
 from diffusers.models.transformers.transformer_skyreels_v2 import SkyReelsV2RotaryPosEmbed, SkyReelsV2TransformerBlock
 from diffusers.schedulers import UniPCMultistepScheduler
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from pavdm_cli.attention import TORCH, attend
 from pavdm_cli.bench.ceilings import ceilings
@@ -45,6 +48,7 @@ GRID = (5, 17, 30)  # latents, token rows and columns: 17 frames of 272x480
 SPEC = next(iter(MODELS.values())).spec
 TINY = WanConfig(dim=40, heads=2, layers=2, ffn_dim=72, text_dim=32, freq_dim=32, fps_embedding=True)
 LATENTS, SIDE, STEPS, GUIDANCE, SHIFT = 25, 64, 10, 6.0, 8.0
+SHARED = ("addmm", "aten::mm", "bmm", "_linear_pointwise", "_scaled_dot_product_flash_attention")  # operations
 Call = Callable[[], Tensor]
 
 
@@ -81,7 +85,17 @@ def compare(ours: Call, theirs: Call, rounds: int) -> dict[str, Any]:
     ratios = [b / a for a, b in zip(*samples.values(), strict=True)]
     difference = float((our_output - their_output).pow(2).mean().sqrt() / their_output.pow(2).mean().sqrt())
     medians = {f"{name}_s": median(values) for name, values in samples.items()}
+    medians |= {f"{name}_matmul_share": matmul_share(call) for name, call in (("pavdm", ours), ("diffusers", theirs))}
     return {"samples": samples, "summary": {**medians, "ratio": median(ratios), "relative_rms_difference": difference}}
+
+
+def matmul_share(call: Call) -> float:
+    """Share of a call's CPU time in matmuls and attention."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        call()
+    seconds = Counter({event.key: event.self_cpu_time_total for event in profiler.key_averages()})
+    shared = sum(value for name, value in seconds.items() if any(part in name for part in SHARED))
+    return round(shared / seconds.total(), 3)
 
 
 @torch.no_grad()
