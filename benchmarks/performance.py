@@ -86,9 +86,10 @@ def pocket_lines(row: Row, latency_row: Row, narrow: Row) -> list[str]:
     """Speed and latency of the bundled model; `narrow`: its row in bfloat16."""
     result, latency, config, lower = row["summary"], latency_row["summary"], row["config"], narrow["summary"]
     first = f"{latency['first_frame_cold_p50_s']:.1f} s, {latency['first_frame_warm_p50_s']:.2f} s"
+    height, width = config.get("size", (64, 96))
     stages = ", ".join(f"{name} {result[f'{name}_s']:.2f} s" for name in ("text", "denoise", "decode", "write"))
     return [
-        f"| `pocket`, {config['frames']} frames at {config.get('size', '96x64')}, {config['steps']} steps | |",
+        f"| `pocket`, {config['frames']} frames at {width}x{height}, {config['steps']} steps | |",
         "|---|---|",
         f"| denoising alone, steady state | {result['steady_fps']:.1f} fps |",
         f"| end to end, to a file | {result['end_to_end_fps']:.1f} fps, {result['real_time_factor']:.1f}x real time |",

@@ -21,6 +21,7 @@ import quality_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+PERFORMANCE = ROOT / "docs" / "performance.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
 FOREIGN_OPTIONS = {  # of pip, uv, pytest, ruff, curl and our own scripts
     *("--extra-index-url", "--no-build-isolation", "--extra", "--python-version", "--dist", "--check"),
@@ -164,8 +165,23 @@ def test_the_figures_of_the_readme_are_stored() -> None:
     assert f"| {exact}x exact, {reuse}x with" in text
     assert f"of 10 s and of 600 s | {memory['peak_mb'][0]} MB and {memory['peak_mb'][1]} MB |" in text
     assert f"| {', '.join(followed)} |" in text
+    (speed,) = re.findall(r"\| end to end, to a file \| (.*) \|", PERFORMANCE.read_text("utf-8"))
+    assert f"two CPU threads | {speed} | [throughput]" in text
     assert f"| {late[0]:.0f} and {late[1]:.0f} percentage points |" in text
     assert f"| {videos['boundary ratio, of real']:.2f} | [pocket]" in text
+
+
+def test_the_comparison_with_diffusers_is_stored() -> None:
+    text = PERFORMANCE.read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in (RESULTS / "wan-cpu.jsonl").read_text(encoding="utf-8").splitlines()]
+    summaries = {(row["case"], row["dtype"]): row["summary"] for row in rows}
+    single, half = (summaries["block", dtype] for dtype in ("float32", "bfloat16"))
+    assert f"is {summaries['video', 'float32']['ratio']:.2f}x as fast" in text
+    assert f"is {single['ratio']:.2f}x\nas fast in float32 and {half['ratio']:.2f}x in bfloat16" in text
+    shares = [f"{100 * summary['diffusers_matmul_share']:.0f} %" for summary in (single, half)]
+    assert f"spends {shares[0]} of its time ({shares[1]} in\nbfloat16)" in text
+    limits = [1 / summary["diffusers_matmul_share"] for summary in (single, half)]
+    assert f"would give {limits[0]:.2f}x ({limits[1]:.2f}x)" in text
 
 
 def test_the_animation_is_small() -> None:
