@@ -25,7 +25,7 @@ from pavdm_cli.models.runner import ModelRunner
 from pavdm_cli.models.stdit import denoiser as bind
 from pavdm_cli.models.stdit import transformer
 from pavdm_cli.models.stdit.tensor_cache import no_cache
-from pavdm_cli.sampling import loop
+from pavdm_cli.sampling import loop, noise
 from pavdm_cli.sampling.cuda_graphs import GraphCapturer
 from pavdm_cli.sampling.denoiser import TimelineDenoiser
 from pavdm_cli.sampling.loop import SamplerState, denoise, denoise_step
@@ -118,7 +118,10 @@ def test_growth_and_drain_bring_levels_across_and_wait_for_nothing_else(
     method: str, graph_capturer: GraphCapturer | None, loaded: ModelRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schedule, brought, copied = METHODS[method](STEPS[method], 6, 2), list[torch.dtype](), loop.to_device_like
-    monkeypatch.setattr(loop, "to_device_like", lambda given, like: brought.append(given.dtype) or copied(given, like))
+    for module in (loop, noise):
+        monkeypatch.setattr(
+            module, "to_device_like", lambda given, like: brought.append(given.dtype) or copied(given, like)
+        )
     sigmas, fresh = linear_sigmas(schedule.steps), torch.ones(loaded.noise_shape())
     denoiser = loaded.denoiser("a red balloon over green hills", schedule, noise_levels(sigmas), 2.0, EXECUTION)
     chunks = schedule.capacity + 3

@@ -23,7 +23,7 @@ from support.tiers import integration
 from support.ways import Taped
 from torch import Tensor
 
-from pavdm_cli.sampling import loop
+from pavdm_cli.sampling import loop, noise
 from pavdm_cli.sampling.loop import SamplerState, denoise, denoise_step, sample, shift_latents, state_from_renoised_clip
 from pavdm_cli.sampling.noise import linear_sigmas, seeded_noise
 from pavdm_cli.sampling.schedule import Schedule, fifo, pa, rn, rw
@@ -136,8 +136,8 @@ def held_bytes() -> int:
 @every_method
 @pytest.mark.usefixtures("alone")
 def test_memory_does_not_grow_with_the_video(schedule: Schedule) -> None:
-    noise, solver = seeded_noise(5, SHAPE), build_solver(sigmas_of(schedule))  # not NOISE, which is cached
-    video = sample(schedule, Mixing(), noise, solver, chunks=None)
+    uncached_noise, solver = seeded_noise(5, SHAPE), build_solver(sigmas_of(schedule))  # not NOISE, which is cached
+    video = sample(schedule, Mixing(), uncached_noise, solver, chunks=None)
     for _ in range(schedule.capacity + schedule.context + 2):
         next(video)
     before = held_bytes()
@@ -243,9 +243,10 @@ def test_a_step_and_a_shift_read_no_value_back_from_the_device() -> None:
 @every_method
 def test_levels_and_noise_come_to_a_gpu_from_pinned_memory(schedule: Schedule, monkeypatch) -> None:
     brought, copied = list[torch.dtype](), loop.to_device_like
-    monkeypatch.setattr(
-        loop, "to_device_like", lambda tensor, like: (brought.append(tensor.dtype), copied(tensor, like))[1]
-    )
+    for module in (loop, noise):
+        monkeypatch.setattr(
+            module, "to_device_like", lambda tensor, like: (brought.append(tensor.dtype), copied(tensor, like))[1]
+        )
     run_mixing(schedule, 5)
     patterns = {schedule.levels(schedule.active_chunks(now, 0, 5), now) for now in range(schedule.total_steps(5))}
     assert brought.count(torch.int32) == len(patterns)
