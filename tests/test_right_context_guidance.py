@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 from support.exact import NOISE, Mixing, build_solver, clean_latents, joined, sigmas_of
+from support.ways import Taped
 from torch import Tensor
 
 from pavdm_cli.generation.request import build_request
@@ -84,6 +85,19 @@ def test_a_saved_state_of_a_guided_video_leads_to_the_same_bytes(schedule: Sched
     for state in denoise(guided, Mixing(), NOISE, solver, chunks=CHUNKS):
         rest = list(sample(guided, Mixing(), NOISE, solver, chunks=CHUNKS, start=state))
         assert all(torch.equal(a, b) for a, b in zip(rest[::-1], whole[::-1], strict=False))
+
+
+@every_schedule
+def test_all_steps_but_guided_ones_are_replayed(schedule: Schedule, either_way: Taped | None) -> None:
+    guided = schedule_of("span", schedule, SCALE)
+    video("span", guided, Mixing())
+    windows = [guided.active_chunks(now, 0, CHUNKS) for now in range(guided.total_steps(CHUNKS))]
+    unguided_count = sum(not guided.is_guided(window) for window in windows)
+    assert 0 < unguided_count < len(windows)
+    if either_way:
+        assert either_way.backend.replays == unguided_count
+        num_context = min(5, schedule.context)
+        assert either_way.count == len(schedule.sizes(0, 0, num_context, CHUNKS))
 
 
 def test_what_follows_keeps_its_own_velocity_and_the_scale_extrapolates() -> None:

@@ -138,12 +138,13 @@ def denoise(
     step: Callable[..., StepResult] = partial(denoise_step, denoiser=denoiser, solver=solver)
     guided_denoiser = guide_right_context(denoiser, schedule.right_context, schedule.right_context_guidance)
     guided_step = partial(denoise_step, denoiser=guided_denoiser, solver=solver)
+    captured = schedule if schedule.right_context_guidance == 1 else schedule.without_right_context
     context_cache, prefill_inputs, captured_signatures = None, tuple[Any, ...]((None,)), set[Hashable]()
     recompute_every_step = schedule.noisy_context or levels.context_sigma > 0
     while active := schedule.active_chunks(state.now, state.chunks.start, chunks):
         bound_denoiser, text = bind_text(denoiser, schedule.newest(active, state.now))
         if graph_capturer and signature(text) not in captured_signatures:
-            inputs = warmup_inputs(schedule, bound_denoiser, solver, state, chunks, graph_capturer.max_latents)
+            inputs = warmup_inputs(captured, bound_denoiser, solver, state, chunks, graph_capturer.max_latents)
             step = graph_capturer(step, ((*arguments, *text) for arguments in inputs))
             captured_signatures.add(signature(text))
         state = shift_window(state, active, schedule, noise, solver)
