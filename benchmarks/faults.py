@@ -117,7 +117,7 @@ def finish(folder: Path, expected_video: Path, row: Row, reported: int) -> None:
 def random_kills(expected_video: Path, count: int, longest: float) -> Row:
     """SIGKILL at random moments, up to six times per video."""
     row, rng = Row("SIGKILL at a random moment"), random.Random(0)
-    while row.times < count:
+    while (times_before := row.times) < count:
         with TemporaryFolder() as folder:
             result = run(folder, (*WORDS, "-o", "v.mp4"), seconds=rng.uniform(0.3, 1) * longest)
             for _ in range(5):
@@ -127,6 +127,10 @@ def random_kills(expected_video: Path, count: int, longest: float) -> Row:
                     break
                 result = resume(folder, row, result.reported, seconds=rng.uniform(0.3, 1) * longest)
             finish(folder, expected_video, row, result.reported)
+        if (
+            row.times == times_before
+        ):  # complete before the kill: the machine is faster than when `longest` was measured
+            longest *= 0.8
     return row
 
 
