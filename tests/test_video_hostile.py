@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -16,6 +18,7 @@ from support.extending import write_extension
 
 from pavdm_cli.errors import InputError
 from pavdm_cli.video import EncoderOptions, FrameReader, VideoWriter, open_video, read_last_frames
+from pavdm_cli.video.io.info import decode_frames
 from pavdm_cli.video.io.input import Limits
 
 
@@ -39,6 +42,23 @@ def test_damaged_packets_are_counted_and_skipped(tmp_path: Path) -> None:
     assert all(frame.shape == (48, 64, 3) for frame, _ in frames)
     times = [time for _, time in frames]
     assert times == sorted(set(times))
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_frames_in_the_wrong_order_are_skipped_only_after_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    path, decode = make(tmp_path / "clip.mp4", grays(10), ClipSpec()), decode_frames
+
+    def out_of_order(*arguments: Any) -> Iterator[av.VideoFrame | None]:
+        decoded = list(decode(*arguments))
+        yield from [*decoded[:3], *([None] if damaged else []), decoded[6], *decoded[4:6], *decoded[7:]]
+
+    monkeypatch.setattr("pavdm_cli.video.io.frames.decode_frames", out_of_order)
+    reader = FrameReader(open_video(path))
+    order = [time * reader.video.rate for _, time in reader]
+    assert order == ([0, 1, 2, 6, 7, 8, 9] if damaged else [0, 1, 2, 6, 4, 5, 7, 8, 9])
+    assert reader.skipped == (3 if damaged else 0)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

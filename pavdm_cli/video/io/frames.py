@@ -59,11 +59,15 @@ class FrameReader:
             self._transparent |= tags.get("alpha_mode") == "1"  # VP8 and VP9, whose decoders drop alpha
             if since is not None and not video.in_decode_order:
                 source.seek(int(since / video.time_base), stream=stream)
+            latest: Fraction | None = None
             for number, frame in enumerate(decode_frames(source, stream, video.limits)):
-                if frame is None:
+                time = None if frame is None else self._time(frame, number)
+                # After damage, a decoder can output frames in the wrong order.
+                if frame is None or time is None or (self.skipped and latest is not None and time < latest):
                     self.skipped += 1
-                else:
-                    yield frame, self._time(frame, number)
+                    continue
+                latest = time
+                yield frame, time
 
     def _time(self, frame: av.VideoFrame, number: int) -> Fraction:
         timestamp = frame.pts
