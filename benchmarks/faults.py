@@ -127,9 +127,7 @@ def random_kills(expected_video: Path, count: int, longest: float) -> Row:
                     break
                 result = resume(folder, row, result.reported, seconds=rng.uniform(0.3, 1) * longest)
             finish(folder, expected_video, row, result.reported)
-        if (
-            row.times == times_before
-        ):  # complete before the kill: the machine is faster than when `longest` was measured
+        if row.times == times_before:  # complete before the kill
             longest *= 0.8
     return row
 

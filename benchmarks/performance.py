@@ -77,9 +77,15 @@ def execution_of(row: Row) -> Row:
 
 
 def median_row(rows: list[Row]) -> Row | None:
-    """The median of the last three rows, by the end-to-end rate; None if there are fewer."""
-    sequential = [row for row in rows if execution_of(row).get("overlap_decode") != "on"][-3:]
-    return sorted(sequential, key=lambda row: row["summary"]["end_to_end_fps"])[1] if len(sequential) == 3 else None
+    """The median of the last three rows of the latest weights and size, by the end-to-end rate; None if fewer."""
+    sequential = [row for row in rows if execution_of(row).get("overlap_decode") != "on"]
+    same = [row for row in sequential if weights_and_size(row) == weights_and_size(sequential[-1])][-3:]
+    return sorted(same, key=lambda row: row["summary"]["end_to_end_fps"])[1] if len(same) == 3 else None
+
+
+def weights_and_size(row: Row) -> tuple[Any, Any]:
+    """What rows must share for a median."""
+    return row["config"].get("weights"), row["config"].get("size")
 
 
 def pocket_lines(row: Row, latency_row: Row, narrow: Row) -> list[str]:
@@ -167,7 +173,7 @@ def speed_of_pocket() -> list[str]:
     return (
         pocket_lines(fast, latency_rows[-1], narrow)
         if fast and narrow and latency_rows
-        else [f"The speed of `pocket` {MISSING}"]
+        else ["The speed of `pocket` has fewer than three rows of these weights from a quiet machine."]
     )
 
 

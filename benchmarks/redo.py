@@ -95,7 +95,7 @@ def regenerate_span(source: SourceVideo, span: range, seed: int, joins: bool) ->
     config, size = source.config, source.config.schedule.chunk
     first, stop = config.warmup + span.start, config.warmup + span.stop
     schedule = with_new_sink(config.schedule, first)
-    schedule = with_right_context(schedule, stop, size, first, joining=config.spec.joining) if joins else schedule
+    schedule = with_right_context(schedule, stop, size, first, join=config.spec.join) if joins else schedule
     before, after = source.latents_before(span.start), source.latents[:, config.latents_before(span.stop) :]
     start = state_from_clip(schedule, before, pipeline.make_levels(config).sigmas, first)
     start = replace(start, right_context=after[:, :size].clone() if joins else None)
@@ -109,7 +109,7 @@ def regenerate_loop_end(source: SourceVideo) -> Pixels:
     """The video with its last chunks regenerated to lead into its first two, whose frames are appended."""
     config, size = source.config, source.config.schedule.chunk
     first = source.latents[:, : LOOP_CHUNKS * size]
-    schedule = with_loop_context(config.schedule, config.total_chunks, config.warmup, config.spec.joining)
+    schedule = with_loop_context(config.schedule, config.total_chunks, config.warmup, config.spec.join)
     assert schedule.right_context_from is not None
     before = source.chunks[schedule.right_context_from - 1 - config.warmup]  # a looping video is the same up to here
     new_config = replace(config, schedule=schedule)

@@ -48,7 +48,7 @@ GRID = (5, 17, 30)  # latents, token rows and columns: 17 frames of 272x480
 SPEC = next(iter(MODELS.values())).spec
 TINY = WanConfig(dim=40, heads=2, layers=2, ffn_dim=72, text_dim=32, freq_dim=32, fps_embedding=True)
 LATENTS, SIDE, STEPS, GUIDANCE, SHIFT = 25, 64, 10, 6.0, 8.0
-SHARED = ("addmm", "aten::mm", "bmm", "_linear_pointwise", "_scaled_dot_product_flash_attention")  # operations
+MATMULS = ("addmm", "aten::mm", "bmm", "_linear_pointwise", "_scaled_dot_product_flash_attention")  # and attention
 Call = Callable[[], Tensor]
 
 
@@ -93,9 +93,9 @@ def matmul_share(call: Call) -> float:
     """Share of a call's CPU time in matmuls and attention."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         call()
-    seconds = Counter({event.key: event.self_cpu_time_total for event in profiler.key_averages()})
-    shared = sum(value for name, value in seconds.items() if any(part in name for part in SHARED))
-    return round(shared / seconds.total(), 3)
+    times = Counter({event.key: event.self_cpu_time_total for event in profiler.key_averages()})
+    shared = sum(value for name, value in times.items() if any(part in name for part in MATMULS))
+    return round(shared / times.total(), 3)
 
 
 @torch.no_grad()

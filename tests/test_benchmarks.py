@@ -73,12 +73,27 @@ def test_rows_are_found_with_precision_among_the_execution_switches_or_not(
     assert {"precision" in row["config"] for row in rows} == {True, False}
 
 
+def of_same_weights(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"config": row["config"] | {"weights": "same", "size": [128, 192]}}
+
+
+def test_a_median_is_of_rows_with_the_same_weights_and_size(script: dict[str, Any]) -> None:
+    rows = script["quiet_rows"]("throughput.jsonl", "throughput", "pocket", random_weights=False, precision="fp32")
+    same = [of_same_weights(row) for row in rows[-3:]]
+    assert script["median_row"](same)
+    for name, value in (("weights", "others"), ("size", [64, 96])):
+        other = same[0] | {"config": same[0]["config"] | {name: value}}
+        assert script["median_row"]([other, *same[1:]]) is None
+        assert script["median_row"]([other, *same]) in same
+
+
 def test_a_row_of_a_busy_machine_is_not_used(script: dict[str, Any], tmp_path: Path) -> None:
-    assert "| denoising alone, steady state |" in script["section"]()
     path = tmp_path / "throughput.jsonl"
-    rows = script["rows_of"]("throughput.jsonl")
+    rows = [of_same_weights(row) for row in script["rows_of"]("throughput.jsonl")]
+    write(path, rows)
+    assert "| denoising alone, steady state |" in script["section"]()
     write(path, [with_rate(row, 0.189 if row["config"]["model"] == "pocket" else 0.191) for row in rows])
-    assert "The speed of `pocket` has no rows from a quiet machine yet" in script["section"]()
+    assert "The speed of `pocket` has fewer than three rows of these weights" in script["section"]()
     assert script["quiet_rows"]("throughput.jsonl", "throughput", "mid", context_cache="recompute") != []
     write(path, [with_rate(row, 0.191) for row in rows])
     assert "| denoising alone, steady state |" in script["section"]()

@@ -17,6 +17,7 @@ import typer
 from pavdm_cli.app import CommandLineError, app
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import performance
 import quality_table
 
 ROOT = Path(__file__).parents[1]
@@ -165,10 +166,23 @@ def test_the_figures_of_the_readme_are_stored() -> None:
     assert f"| {exact}x exact, {reuse}x with" in text
     assert f"of 10 s and of 600 s | {memory['peak_mb'][0]} MB and {memory['peak_mb'][1]} MB |" in text
     assert f"| {', '.join(followed)} |" in text
-    (speed,) = re.findall(r"\| end to end, to a file \| (.*) \|", PERFORMANCE.read_text("utf-8"))
-    assert f"two CPU threads | {speed} | [throughput]" in text
     assert f"| {late[0]:.0f} and {late[1]:.0f} percentage points |" in text
     assert f"| {videos['boundary ratio, of real']:.2f} | [pocket]" in text
+
+
+def test_the_speed_of_pocket_is_stored() -> None:
+    rows = performance.quiet_rows("throughput.jsonl", "throughput", "pocket", random_weights=False, precision="fp32")
+    last_rows = [row for row in rows if performance.weights_and_size(row) == performance.weights_and_size(rows[-1])]
+    assert {row["config"]["threads"] for row in last_rows} == {2}
+    summaries = [row["summary"] for row in last_rows]
+    rates = " and ".join(f"{summary['end_to_end_fps']:.1f}" for summary in summaries)
+    factors = " and ".join(f"{summary['real_time_factor']:.1f}" for summary in summaries)
+    readme, text = (path.read_text(encoding="utf-8") for path in (ROOT / "README.md", PERFORMANCE))
+    assert f"| {rates} fps, {factors}x real time | [throughput]" in readme
+    assert f"{rates} frames per second end to end, {factors}x real time" in text
+    latency = performance.quiet_rows("latency.jsonl", "latency", "pocket")[-1]["summary"]
+    cold, warm = latency["first_frame_cold_p50_s"], latency["first_frame_warm_p50_s"]
+    assert f"takes {cold:.1f} s in a\nnew process, and {warm:.2f} s in one that has the model" in text
 
 
 def test_the_comparison_with_diffusers_is_stored() -> None:

@@ -14,7 +14,12 @@ from pavdm_cli.generation.request import build_request
 from pavdm_cli.generation.resolve import resolve
 from pavdm_cli.sampling.denoiser import Denoiser
 from pavdm_cli.sampling.loop import denoise, sample, state_from_clip
-from pavdm_cli.sampling.right_context import Joining, guide_right_context, with_loop_context, with_right_context
+from pavdm_cli.sampling.right_context import (
+    JoinConfig,
+    with_loop_context,
+    with_right_context,
+    with_right_context_guidance,
+)
 from pavdm_cli.sampling.schedule import Schedule, pa
 
 pytestmark = pytest.mark.usefixtures("either_way")
@@ -47,8 +52,8 @@ class GuidedByLevels(Mixing):
 
 def schedule_of(kind: str, schedule: Schedule, guidance: float) -> Schedule:
     if kind == "loop":
-        return with_loop_context(schedule, CHUNKS, 1, Joining(guidance=guidance))
-    return with_right_context(schedule, CHUNKS, LATENTS, joining=Joining(guidance=guidance))
+        return with_loop_context(schedule, CHUNKS, 1, JoinConfig(guidance=guidance))
+    return with_right_context(schedule, CHUNKS, LATENTS, join=JoinConfig(guidance=guidance))
 
 
 def video(kind: str, schedule: Schedule, denoiser: Denoiser) -> Tensor:
@@ -104,7 +109,7 @@ def test_what_follows_keeps_its_own_velocity_and_the_scale_extrapolates() -> Non
     def velocity(window: Tensor, levels: Tensor) -> Tensor:
         return torch.full_like(window, float(len(levels)))
 
-    guided = guide_right_context(velocity, 2, 3.0)(torch.zeros(1, 6, 1, 1, 1), torch.zeros(6))
+    guided = with_right_context_guidance(velocity, 2, 3.0)(torch.zeros(1, 6, 1, 1, 1), torch.zeros(6))
     assert guided.flatten().tolist() == [4 + 3 * (6 - 4)] * 4 + [6] * 2
 
 

@@ -234,7 +234,7 @@ def build_span_config(original: GeneratedVideo, config: GenerationConfig, span: 
         stop = config.warmup + span.chunks.stop
         latents = len(schedule.latents(range(stop, stop + 1)))
         first = first if span.chunks.start else 0  # a warm-up before the span sees what follows, too
-        schedule = with_right_context(schedule, stop, latents, first, joining=config.spec.joining)
+        schedule = with_right_context(schedule, stop, latents, first, join=config.spec.join)
     frames = span.frames.stop if not span.reaches_end else config.frames
     return replace(config, schedule=schedule, frames=frames, notes=notes)
 

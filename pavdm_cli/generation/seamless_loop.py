@@ -25,7 +25,7 @@ def make_loop(config: GenerationConfig) -> GenerationConfig:
     frames, schedule = _frames(config, config.chunks), config.schedule
     note = f"generating {frames} frames instead of {config.frames}: a loop must be a whole number of chunks"
     config = replace(config, frames=frames, notes=(*config.notes, *([note] if frames != config.frames else [])))
-    loop_schedule = with_loop_context(schedule, config.total_chunks, config.warmup, config.spec.joining)
+    loop_schedule = with_loop_context(schedule, config.total_chunks, config.warmup, config.spec.join)
     return replace(config, schedule=loop_schedule)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.sampling.right_context import PLAIN_JOINING, Joining
+from pavdm_cli.sampling.right_context import DEFAULT_JOIN, JoinConfig
 
 MAX_UPSCALED_SIZE = (4320, 8192)  # height and width of an upscaled frame
 
@@ -118,7 +118,7 @@ class ModelSpec:
     # |latent| above this is an error: the variance is 1, data stay below 8, and guidance of 100 reached 42.
     latent_limit: float = 100.0
     warmup: int = 0  # chunks generated and dropped first, since quality is lowest while the window fills
-    joining: Joining = PLAIN_JOINING  # how a loop leads into its start, and a regenerated span into what follows
+    join: JoinConfig = DEFAULT_JOIN  # how a loop leads into its start, and a regenerated span into what follows
     scale: int = 1  # default upscaling factor of its frames in files
     causal: bool = True  # whether clean latents attend only to clean ones in training: the context cache is exact
     ignored: tuple[IgnoredOption, ...] = ()

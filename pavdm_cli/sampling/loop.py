@@ -14,7 +14,7 @@ from torch import Tensor
 from pavdm_cli.sampling.cuda_graphs import GraphCapturer, signature
 from pavdm_cli.sampling.denoiser import AnyDenoiser, Cache, Denoiser, TextKV, bind_text
 from pavdm_cli.sampling.noise import Noise, NoiseLevels, add_noise, sample_noise, to_device_like
-from pavdm_cli.sampling.right_context import grow_right_context, guide_right_context
+from pavdm_cli.sampling.right_context import grow_right_context, with_right_context_guidance
 from pavdm_cli.sampling.schedule import Schedule
 from pavdm_cli.sampling.solver import History, Solver
 
@@ -136,7 +136,7 @@ def denoise(
     state = replace(state, history=state.history or solver.history(state.window))
     levels_on_device = cache(lambda values: to_device_like(torch.tensor(values, dtype=torch.int32), levels.sigmas))
     step: Callable[..., StepResult] = partial(denoise_step, denoiser=denoiser, solver=solver)
-    guided_denoiser = guide_right_context(denoiser, schedule.right_context, schedule.right_context_guidance)
+    guided_denoiser = with_right_context_guidance(denoiser, schedule.right_context, schedule.right_context_guidance)
     guided_step = partial(denoise_step, denoiser=guided_denoiser, solver=solver)
     captured = schedule if schedule.right_context_guidance == 1 else schedule.without_right_context
     context_cache, prefill_inputs, captured_signatures = None, tuple[Any, ...]((None,)), set[Hashable]()

@@ -20,40 +20,40 @@ LOOP_CHUNKS = 2  # chunks at the start of a loop that condition its end
 
 
 @dataclass(frozen=True, slots=True)
-class Joining:
+class JoinConfig:
     """How the last chunks lead into the right context."""
 
     latents: int = 0  # the last ones, which see it; 0: as many as fit in the window together with both contexts
-    guidance: float = 1.0  # scale of their guidance towards it, see `guide_right_context`; 1: none
+    guidance: float = 1.0  # scale of their guidance towards it, see `with_right_context_guidance`; 1: none
 
 
-PLAIN_JOINING = Joining()
+DEFAULT_JOIN = JoinConfig()
 
 
 def with_right_context(
-    schedule: Schedule, chunks: int, latents: int, first: int = 0, *, joining: Joining = PLAIN_JOINING
+    schedule: Schedule, chunks: int, latents: int, first: int = 0, *, join: JoinConfig = DEFAULT_JOIN
 ) -> Schedule:
     """A schedule for chunks `first` to `chunks` - 1, followed by `latents` clean latents."""
     # latents of left context that share the window
     left_context = schedule.chunk if schedule.fill_to and not schedule.context else 0
-    num_joining = max(1, (joining.latents or schedule.window - latents - left_context) // schedule.chunk)
+    num_joining = max(1, (join.latents or schedule.window - latents - left_context) // schedule.chunk)
     return replace(
         schedule,
         right_context=latents,
         right_context_from=max(first, chunks - num_joining),
-        right_context_guidance=joining.guidance,
+        right_context_guidance=join.guidance,
         loop=range(0),
     )
 
 
-def with_loop_context(schedule: Schedule, chunks: int, first: int, joining: Joining) -> Schedule:
+def with_loop_context(schedule: Schedule, chunks: int, first: int, join: JoinConfig) -> Schedule:
     """The schedule of a seamless loop that starts at chunk `first`."""
     loop = range(first, first + LOOP_CHUNKS)
     context = len(schedule.latents(loop))
-    return replace(with_right_context(schedule, chunks, context, loop.stop, joining=joining), loop=loop)
+    return replace(with_right_context(schedule, chunks, context, loop.stop, join=join), loop=loop)
 
 
-def guide_right_context(velocity: Callable[..., Tensor], latents: int, scale: float) -> Callable[..., Tensor]:
+def with_right_context_guidance(velocity: Callable[..., Tensor], latents: int, scale: float) -> Callable[..., Tensor]:
     """The velocity of windows that end with a right context of `latents`, guided towards it.
 
     As in classifier-free guidance, the velocity is extrapolated from the one without the condition. Source: history

@@ -11,7 +11,7 @@ from pavdm_cli.models.layout import LatentLayout
 from pavdm_cli.models.pocket.frame_format import CODED_FPS, CODED_SIZE, LATENT_CHANNELS, frame_format
 from pavdm_cli.models.spec import Efficiency, IgnoredOption, ModelOption, ModelSpec
 from pavdm_cli.models.stdit.options import FP32_TIMESTEPS
-from pavdm_cli.sampling.right_context import Joining
+from pavdm_cli.sampling.right_context import JoinConfig
 
 if TYPE_CHECKING:
     from pavdm_cli.sampling.noise import NoiseLevels
@@ -36,7 +36,7 @@ SPEC = ModelSpec(
     distilled_guidance=3.3,
     warmup=4,
     sink=1,
-    joining=Joining(latents=20, guidance=2.0),
+    join=JoinConfig(latents=20, guidance=2.0),
     scale=2,
     method="pa",
     world="its own painted world",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
@@ -59,14 +60,13 @@ class FrameReader:
             self._transparent |= tags.get("alpha_mode") == "1"  # VP8 and VP9, whose decoders drop alpha
             if since is not None and not video.in_decode_order:
                 source.seek(int(since / video.time_base), stream=stream)
-            latest: Fraction | None = None
+            latest: Fraction | float = -math.inf
             for number, frame in enumerate(decode_frames(source, stream, video.limits)):
-                time = None if frame is None else self._time(frame, number)
                 # After damage, a decoder can output frames in the wrong order.
-                if frame is None or time is None or (self.skipped and latest is not None and time < latest):
+                if frame is None or (self.skipped and self._time(frame, number) < latest):
                     self.skipped += 1
                     continue
-                latest = time
+                latest = time = self._time(frame, number)
                 yield frame, time
 
     def _time(self, frame: av.VideoFrame, number: int) -> Fraction:
