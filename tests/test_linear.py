@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from pavdm_kernels import kernels_enabled, linear, use_reference
-from pavdm_kernels.linear import has_onednn_linear, launch, onednn_linear
+from pavdm_kernels.linear import ONEDNN_DTYPES, launch, onednn_linear
 
 
 def layer(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,7 +41,7 @@ def test_the_fused_form_computes_the_equation(gelu: bool) -> None:
         torch.testing.assert_close(linear(x, weight, None), F.linear(x, weight), rtol=0, atol=5e-6)
 
 
-@pytest.mark.skipif(not has_onednn_linear(), reason="torch has no oneDNN here")
+@pytest.mark.skipif(not ONEDNN_DTYPES, reason="torch has no oneDNN here")
 def test_it_is_fused_for_inference_only() -> None:
     x, weight, bias = layer()
     with torch.no_grad():
@@ -50,7 +51,7 @@ def test_it_is_fused_for_inference_only() -> None:
     assert "aten::gelu" in operations(lambda: linear(x, weight.requires_grad_(), bias, True))
 
 
-@pytest.mark.skipif(not has_onednn_linear(), reason="torch has no oneDNN here")
+@pytest.mark.skipif(not ONEDNN_DTYPES, reason="torch has no oneDNN here")
 def test_use_reference_applies_to_its_own_thread() -> None:
     """A thread that decodes runs fused operations even while the sampler's thread runs references."""
 
@@ -68,6 +69,25 @@ def test_use_reference_applies_to_its_own_thread() -> None:
     assert kernels_enabled()
 
 
+@pytest.mark.parametrize("dtypes", [ONEDNN_DTYPES, (torch.float32,), ()], ids=["this CPU", "without bf16", "none"])
+@pytest.mark.parametrize("gelu", [False, True])
+def test_a_dtype_that_the_cpu_does_not_support_is_computed_by_torch(
+    dtypes: tuple[torch.dtype, ...], gelu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["pavdm_kernels.linear"], "ONEDNN_DTYPES", dtypes)  # `linear` is its function
+    x, weight, bias = layer()
+    narrow, narrow_bias = weight.bfloat16(), bias.bfloat16()
+    exact = F.linear(x.bfloat16().double(), narrow.double(), narrow_bias.double())
+    exact = F.gelu(exact, approximate="tanh") if gelu else exact
+    with torch.no_grad():
+        names = operations(lambda: linear(x, narrow, narrow_bias, gelu))
+        assert ("mkldnn::_linear_pointwise" in names) == (torch.bfloat16 in dtypes)
+        for given in (x, x.bfloat16()):
+            result = linear(given, narrow, narrow_bias, gelu)
+            assert result.dtype == given.dtype
+            torch.testing.assert_close(result.double(), exact, rtol=0.02, atol=0.02)
+
+
 def test_gradients_flow_and_other_dtypes_are_kept() -> None:
     x, weight, bias = layer(torch.float64)
     linear(x, weight.requires_grad_(), bias, True).sum().backward()
@@ -79,6 +99,6 @@ def test_gradients_flow_and_other_dtypes_are_kept() -> None:
         assert linear(x[:0], weight, bias).shape == (0, 4, 7)
 
 
-@pytest.mark.skipif(not has_onednn_linear(), reason="torch has no oneDNN here")
+@pytest.mark.skipif(not ONEDNN_DTYPES, reason="torch has no oneDNN here")
 def test_the_custom_operation_passes_opcheck() -> None:
     torch.library.opcheck(launch, (*layer(), True), test_utils=("test_schema", "test_faketensor"))

@@ -24,7 +24,7 @@ def linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool = False) -> Tensor:
     """x (..., D), weight (E, D), bias (E,) -> (..., E)."""
-    if not (can_use_onednn(x, weight) and kernels_enabled() and has_onednn_linear()):
+    if not (can_use_onednn(x, weight) and kernels_enabled()):
         return linear_reference(x, weight, bias, gelu)
     if torch.compiler.is_compiling():
         y: Tensor = launch(x, weight, bias, gelu)
@@ -58,13 +58,23 @@ def cast_to_narrower(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def can_use_onednn(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN's matmul computes the same: on a CPU, float32 or bfloat16, no gradients, no autocast."""
-    has_supported_dtypes = weight.dtype in (torch.float32, torch.bfloat16) and x.dtype in (torch.float32, weight.dtype)
-    if not has_supported_dtypes or x.device.type != "cpu" or x.numel() == 0:
+    """Whether oneDNN's matmul computes the same: on a CPU, in a dtype that it supports, no gradients, no autocast."""
+    if weight.dtype not in ONEDNN_DTYPES or x.dtype not in (torch.float32, weight.dtype):
+        return False
+    if x.device.type != "cpu" or x.numel() == 0:
         return False
     return not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
 
 
-def has_onednn_linear() -> bool:
-    """Whether torch was built with oneDNN's linear layers (x86 and Arm builds are)."""
-    return bool(torch._C._has_mkldnn) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def onednn_dtypes() -> tuple[torch.dtype, ...]:
+    """The dtypes of oneDNN's linear layers on this machine: bfloat16 only on CPUs with AVX-512 or better, or on Arm.
+
+    Empty if torch was built without them (x86 and Arm builds have them).
+    """
+    if not (torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        return ()
+    has_bf16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return (torch.float32, torch.bfloat16) if has_bf16 else (torch.float32,)
+
+
+ONEDNN_DTYPES = onednn_dtypes()
