@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from pavdm_kernels import kernels_enabled, linear, use_reference
-from pavdm_kernels.linear import ONEDNN_DTYPES, launch, onednn_linear
+from pavdm_kernels.linear import ONEDNN_DTYPES, launch, onednn_linear, tanh_gelu
 
 
 def layer(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,8 +53,9 @@ def test_it_is_fused_for_inference_only() -> None:
 
 
 @pytest.mark.skipif(not ONEDNN_DTYPES, reason="torch has no oneDNN here")
-def test_use_reference_applies_to_its_own_thread() -> None:
+def test_use_reference_applies_to_its_own_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that decodes runs fused operations even while the sampler's thread runs references."""
+    monkeypatch.setattr(sys.modules["pavdm_kernels.linear"], "FUSES_GELU", True)
 
     def same() -> bool:
         with torch.no_grad():
@@ -69,23 +71,35 @@ def test_use_reference_applies_to_its_own_thread() -> None:
     assert kernels_enabled()
 
 
+@pytest.mark.parametrize("fuses", [False, True])
 @pytest.mark.parametrize("dtypes", [ONEDNN_DTYPES, (torch.float32,), ()], ids=["this CPU", "without bf16", "none"])
 @pytest.mark.parametrize("gelu", [False, True])
-def test_a_dtype_that_the_cpu_does_not_support_is_computed_by_torch(
-    dtypes: tuple[torch.dtype, ...], gelu: bool, monkeypatch: pytest.MonkeyPatch
+def test_every_cpu_computes_the_equation_in_both_dtypes(
+    dtypes: tuple[torch.dtype, ...], gelu: bool, fuses: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["pavdm_kernels.linear"], "ONEDNN_DTYPES", dtypes)  # `linear` is its function
+    module = sys.modules["pavdm_kernels.linear"]  # `pavdm_kernels.linear` is its function
+    monkeypatch.setattr(module, "ONEDNN_DTYPES", dtypes)
+    monkeypatch.setattr(module, "FUSES_GELU", fuses)
     x, weight, bias = layer()
-    narrow, narrow_bias = weight.bfloat16(), bias.bfloat16()
-    exact = F.linear(x.bfloat16().double(), narrow.double(), narrow_bias.double())
-    exact = F.gelu(exact, approximate="tanh") if gelu else exact
-    with torch.no_grad():
-        names = operations(lambda: linear(x, narrow, narrow_bias, gelu))
-        assert ("mkldnn::_linear_pointwise" in names) == (torch.bfloat16 in dtypes)
-        for given in (x, x.bfloat16()):
-            result = linear(given, narrow, narrow_bias, gelu)
-            assert result.dtype == given.dtype
-            torch.testing.assert_close(result.double(), exact, rtol=0.02, atol=0.02)
+    for narrow, atol in ((weight, 5e-6), (weight.bfloat16(), 0.02)):
+        narrow_x, narrow_bias = x.to(narrow.dtype), bias.to(narrow.dtype)
+        exact = F.linear(narrow_x.double(), narrow.double(), narrow_bias.double())
+        exact = F.gelu(exact, approximate="tanh") if gelu else exact
+        with torch.no_grad():
+            for given in (x, narrow_x):
+                names = operations(partial(linear, given, narrow, narrow_bias, gelu))
+                assert ("mkldnn::_linear_pointwise" in names) == bool(dtypes)
+                result = linear(given, narrow, narrow_bias, gelu)
+                assert result.dtype == given.dtype
+                torch.testing.assert_close(result.double(), exact, rtol=atol, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gelu_by_sigmoid_is_that_of_torch_everywhere(dtype: torch.dtype) -> None:
+    y = torch.cat([torch.linspace(-40, 40, 4001), torch.tensor([-1e6, 1e6])]).to(dtype)
+    exact = F.gelu(y.double(), approximate="tanh")
+    torch.testing.assert_close(tanh_gelu(y).double(), exact, rtol=2e-6 if dtype == torch.float32 else 5e-3, atol=1e-7)
+    assert tanh_gelu(y).dtype == dtype
 
 
 def test_gradients_flow_and_other_dtypes_are_kept() -> None:
