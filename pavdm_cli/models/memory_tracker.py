@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pavdm_kernels.dispatch import fake_cuda
+from pavdm_kernels.linear import FUSES_GELU
 
 
 class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -63,7 +64,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class FusedOps(TorchFunctionMode):
-    """Attention without a tensor of scores, and GELU fused into the matmul before it, for meta tensors."""
+    """Attention without a tensor of scores, and GELU fused into the matmul before it if `gelu`, for meta tensors."""
 
     def __init__(self, gelu: bool) -> None:
         super().__init__()
@@ -82,7 +83,8 @@ class FusedOps(TorchFunctionMode):
 def emulate_device(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """Inside the block, operations on meta tensors allocate what they would on a device."""
     with ExitStack() as stack:
-        stack.enter_context(FusedOps(gelu=device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)))
+        fuses_gelu = FUSES_GELU and device.type == "cpu" and dtype in (torch.float32, torch.bfloat16)
+        stack.enter_context(FusedOps(gelu=fuses_gelu))
         if device.type == "cuda":
             stack.enter_context(fake_cuda())
         yield
