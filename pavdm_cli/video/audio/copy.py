@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +14,7 @@ import av
 from av.audio.stream import AudioStream
 from av.container import Container, InputContainer, OutputContainer
 
-from pavdm_cli.errors import OutputError
+from pavdm_cli.errors import InputError, OutputError
 from pavdm_cli.video.audio.adts import audio_specific_config, has_adts_length, is_adts, strip_adts_header
 from pavdm_cli.video.audio.silence import SilenceEncoder, check_silence
 from pavdm_cli.video.audio.timing import (
@@ -29,8 +32,10 @@ from pavdm_cli.video.audio.transcode import Transcoder, lossless_encoder
 from pavdm_cli.video.io.info import VideoInfo
 from pavdm_cli.video.io.input import Limits, open_input
 from pavdm_cli.video.write.extras import copy_stream_tags
+from pavdm_cli.video.write.remux import MUXERS
 
 AudioMode = Literal["keep", "silence", "drop"]
+CHECKED_PACKETS = 32  # per stream
 
 
 def supported_streams(source: InputContainer) -> list[AudioStream]:
@@ -67,6 +72,31 @@ def check_audio(streams: Sequence[AudioStream], suffix: str, mode: AudioMode) ->
             raise OutputError(f"{suffix} files cannot hold {name} audio", hint)
     if mode == "silence":
         check_silence([stream for stream in streams if not lossless_encoder(stream, suffix)])
+
+
+def check_packets(path: Path, limits: Limits, suffix: str, mode: AudioMode) -> None:
+    """Reject audio whose header or first packets the muxer rejects, as after damage. Raises: InputError."""
+    if mode == "drop" or _can_mux_packets(path, limits, suffix, mode):
+        return
+    mkv_works = suffix == ".mp4" and _can_mux_packets(path, limits, ".mkv", mode)
+    hint = "use -o x.mkv, or --audio drop" if mkv_works else "use --audio drop"
+    raise InputError(f"the audio of {path} is damaged and cannot be copied to a {suffix} file", hint)
+
+
+def _can_mux_packets(path: Path, limits: Limits, suffix: str, mode: AudioMode) -> bool:
+    try:
+        with open_input(path, limits) as source, closing(av.open(io.BytesIO(), "w", format=MUXERS[suffix])) as file:
+            streams = supported_streams(source)
+            if any(lossless_encoder(stream, suffix) is None for stream in streams):
+                return False
+            tracks = [AudioTrack(stream, Fraction(0), append_silence=mode == "silence") for stream in streams]
+            copy = AudioCopy(path, limits, tracks)
+            copy.add_streams(file, suffix)
+            file.mux(copy.first_packets(CHECKED_PACKETS * len(tracks)))
+            file.mux(copy.flush())
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
 
 
 def audio_notes(streams: Sequence[AudioStream], suffix: str) -> list[str]:
@@ -201,6 +231,10 @@ class AudioCopy:
             packets.append(self._next)
             self._next = next(self._packets, None)
         return packets
+
+    def first_packets(self, count: int) -> list[AudioPacket]:
+        """The next packets, at most `count` of them."""
+        return [packet for packet in (self._next, *islice(self._packets, count - 1)) if packet]
 
     def silence(self, until: Fraction) -> list[AudioPacket]:
         """Packets of silence, once all of the input's audio has been copied."""

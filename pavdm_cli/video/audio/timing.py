@@ -83,6 +83,7 @@ def template_with_codec_delay(stream: AudioStream, packet: AudioPacket, samples:
     """A template for a Matroska stream whose first `samples` are discarded.
 
     PyAV can copy a codec delay but not set it, so a header is written, patched and read back.
+    Raises: ValueError if that has no audio stream, as after damage to the input's header.
     """
     header = io.BytesIO()
     with av.open(header, "w", format="matroska", options={"fflags": "+bitexact"}) as container:
@@ -94,5 +95,6 @@ def template_with_codec_delay(stream: AudioStream, packet: AudioPacket, samples:
     position = data.index(TRACK_UID)
     delay = round(samples * 10**9 / stream.codec_context.sample_rate).to_bytes(8)
     new_header = data[:position] + CODEC_DELAY + delay + data[position + len(TRACK_UID) + 8 :]
-    template: AudioStream = av.open(io.BytesIO(new_header)).streams.audio[0]
-    return template
+    if not (templates := av.open(io.BytesIO(new_header)).streams.audio):
+        raise ValueError("the header of the audio stream cannot be read back")
+    return templates[0]

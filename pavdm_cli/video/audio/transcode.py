@@ -32,9 +32,9 @@ def lossless_encoder(stream: AudioStream, suffix: str) -> str | None:
     codec, name = stream.codec_context, stream.codec_context.codec.canonical_name
     if not (suffix == ".mp4" and name.startswith("pcm_")) and can_mux(stream, suffix):
         return ""
-    sample_format, over_24_bits = codec.format.packed.name, _exceeds_24_bits(stream)
-    if suffix not in (".mp4", ".mkv"):
+    if suffix not in (".mp4", ".mkv") or codec.format is None:
         return None
+    sample_format, over_24_bits = codec.format.packed.name, _exceeds_24_bits(stream)
     fits_flac = sample_format in FLAC_FORMATS and not over_24_bits and codec.layout.nb_channels <= FLAC_CHANNELS
     if fits_flac and (suffix == ".mp4" or not name.startswith("pcm_")):
         return "flac"

@@ -15,7 +15,7 @@ from typing import Any
 import av
 
 from pavdm_cli.errors import InputError, OutputError
-from pavdm_cli.video.audio.copy import AudioMode, check_audio, supported_streams
+from pavdm_cli.video.audio.copy import AudioMode, check_audio, check_packets, supported_streams
 from pavdm_cli.video.color_space import can_pass_through, output_color_space
 from pavdm_cli.video.frame import Frame
 from pavdm_cli.video.io.frames import FrameReader
@@ -69,7 +69,9 @@ def check_extension(video: VideoInfo, path: str | os.PathLike[str], options: Ext
     if options.only_new:
         return
     with open_input(video.path, video.limits) as source:
-        check_audio(supported_streams(source), target.suffix.lower(), options.audio)
+        check_audio(streams := supported_streams(source), target.suffix.lower(), options.audio)
+    if streams:
+        check_packets(video.path, video.limits, target.suffix.lower(), options.audio)
 
 
 class ExtensionWriter(BaseWriter[SegmentedEncoder | GifEncoder]):
