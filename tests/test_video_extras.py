@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import imageio_ffmpeg
@@ -18,6 +21,7 @@ from pavdm_cli.video import ExtensionOptions, FrameReader, VideoInfo, open_video
 from pavdm_cli.video.io.summary import describe_video
 from pavdm_cli.video.write.extras import stream_title
 from pavdm_cli.video.write.read_extras import shift_chapters
+from pavdm_cli.video.write.subtitles import Subtitles
 
 NEW = [np.full((64, 96, 3), 200, np.uint8)] * 5
 CHAPTERS = ";FFMETADATA1\ntitle=Holiday\nartist=Someone\ncomment=By the sea\nplace=Rügen\n" + "".join(
@@ -84,6 +88,45 @@ def test_all_extras_are_copied_to_the_same_container(tmp_path: Path, kind: str) 
         "the input's comment is stored as the tag original_comment",
     ]
     assert len(list(FrameReader(open_video(tmp_path / f"out.{kind}")))) == 15
+
+
+def cues(path: Path) -> list[tuple[float, bytes]]:
+    """Times and texts of the cues of MP4, without the empty ones between them."""
+    with av.open(str(path)) as file:
+        packets = [packet for packet in file.demux(file.streams.subtitles[0]) if packet.size > 2]
+        return [(float(packet.pts * packet.time_base), bytes(packet)) for packet in packets]
+
+
+@pytest.mark.parametrize("timescale", [1_000_003, 7_654_321, 96_000_000])
+def test_subtitles_have_any_timescale(tmp_path: Path, timescale: int) -> None:
+    path = rich(tmp_path / "in.mp4").path
+    data = path.read_bytes()
+    field = data.rindex(b"mdhd", 0, data.index(b"sbtl")) + 16  # after name, version and two dates
+    path.write_bytes(data[:field] + timescale.to_bytes(4) + data[field + 4 :])
+    write_extension(open_video(path), tmp_path / "out.mp4", NEW)
+    (first, again), (copied_first, copied_again) = cues(path), cues(tmp_path / "out.mp4")
+    assert (first[1], again[1]) == (copied_first[1], copied_again[1])
+    assert (copied_first[0], copied_again[0]) == pytest.approx((first[0], again[0]), abs=1e-5)
+
+
+@pytest.mark.parametrize("times", [(0.2, 0.2, 0.2), (0.8, 0.2, 0.5), (0.1, 0.3, 0.0)], ids=str)
+def test_cues_out_of_order_start_with_the_one_before(tmp_path: Path, times: tuple[float, ...]) -> None:
+    path = rich(tmp_path / "in.mp4").path
+    with av.open(str(path)) as source, av.open(str(tmp_path / "out.mp4"), "w") as file:
+        stream = source.streams.subtitles[0]
+
+        def shuffled(*streams: Any) -> Iterator[av.Packet[Any]]:
+            for packet, time in zip(source.demux(*streams), times, strict=False):
+                packet.pts = packet.dts = round(time / packet.time_base)
+                yield packet
+
+        extras = SimpleNamespace(offset=Fraction(0), subtitles=[stream])
+        target = file.add_stream_from_template(stream)
+        subtitles = Subtitles(SimpleNamespace(demux=shuffled), extras, {stream.index: target})  # type: ignore[arg-type]
+        packets = subtitles.packets_until(None)
+        starts = [float(packet.pts * packet.time_base) for packet in packets[: len(times)]]
+        assert starts == pytest.approx([max(times[: number + 1]) for number in range(len(times))])
+        file.mux(packets)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

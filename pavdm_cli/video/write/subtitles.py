@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 from av.container import InputContainer
@@ -14,6 +14,14 @@ from pavdm_cli.video.audio.timing import packet_time
 from pavdm_cli.video.write.extras import Extras
 
 EMPTY_CUE = b"\0\0"  # of mov_text
+
+
+class _Cue(NamedTuple):
+    """Seconds, rounded to a time base. Muxers reject cues that start before the one that was written before."""
+
+    start: Fraction
+    end: Fraction
+    time_base: Fraction
 
 
 class Subtitles:
@@ -35,7 +43,7 @@ class Subtitles:
         return packets
 
     def _copy_packets(self, source: InputContainer, streams: list[Stream]) -> Iterator[av.Packet[Any]]:
-        ends: dict[int, Fraction] = {}
+        last_cues: dict[int, _Cue] = {}  # by stream
         try:
             for packet in source.demux(*streams) if streams else ():
                 if packet.size and packet.pts is not None:
@@ -43,17 +51,18 @@ class Subtitles:
                     end = start + duration * packet.time_base
                     if end <= 0 < duration:  # over before the video starts
                         continue
-                    time, index = max(Fraction(0), start), packet.stream.index
-                    packet.duration = round((end - time) / packet.time_base) if duration else 0
-                    ends[index] = max(end, time)
+                    index = packet.stream.index
+                    time = max(start, last_cues[index].start if index in last_cues else Fraction(0))
+                    packet.duration = round((max(end, time) - time) / packet.time_base) if duration else 0
+                    last_cues[index] = _Cue(time, max(end, time), packet.time_base)
                     yield self._retarget(packet, index, time)
         except av.FFmpegError:  # the rest is damaged
             pass
-        for index, end in ends.items():
+        for index, cue in last_cues.items():
             if self._targets[index].codec_context.name == "mov_text":  # else the muxer doubles the last cue's duration
-                last: av.Packet[Any] = av.Packet(EMPTY_CUE)
-                last.time_base, last.duration = Fraction(1, 1000), 1
-                yield self._retarget(last, index, end)
+                empty: av.Packet[Any] = av.Packet(EMPTY_CUE)
+                empty.time_base, empty.duration = cue.time_base, max(1, round(Fraction(1, 1000) / cue.time_base))
+                yield self._retarget(empty, index, cue.end)
 
     def _retarget(self, packet: av.Packet[Any], index: int, time: Fraction) -> av.Packet[Any]:
         packet.pts = packet.dts = round(time / packet.time_base)
