@@ -33,7 +33,7 @@ def video(precision: str, engine: ExecutionConfig = DEFAULT) -> np.ndarray:
 def test_a_video_in_bfloat16_is_nearly_the_one_in_float32() -> None:
     apart = np.abs(video("bf16") - video("fp32"))
     assert 0.01 < apart.mean() < 1  # of 255: something was rounded, and little
-    assert np.percentile(apart, 99.9) <= 24  # single pixels at edges depend on how the CPU rounds
+    assert apart.max() <= 32  # 26 on a CPU without bfloat16 instructions
 
 
 @pytest.mark.integration

@@ -35,7 +35,7 @@ from pavdm_cli.video.write.extras import copy_stream_tags
 from pavdm_cli.video.write.remux import MUXERS
 
 AudioMode = Literal["keep", "silence", "drop"]
-CHECKED_PACKETS = 32  # per stream
+CHECKED_PACKETS = 32  # times the number of streams
 
 
 def supported_streams(source: InputContainer) -> list[AudioStream]:

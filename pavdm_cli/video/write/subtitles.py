@@ -17,7 +17,7 @@ EMPTY_CUE = b"\0\0"  # of mov_text
 
 
 class _Cue(NamedTuple):
-    """Seconds, rounded to a time base. Muxers reject cues that start before the one that was written before."""
+    """A stream's last cue, in seconds. Muxers reject a cue that starts before it."""
 
     start: Fraction
     end: Fraction
