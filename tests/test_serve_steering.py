@@ -98,7 +98,7 @@ def test_a_slow_follower_misses_the_oldest_items_and_memory_is_bounded() -> None
         feed.publish(b"%d" % number)
     feed.close()
     assert asyncio.run(collect(feed)) == [b"6", b"7", b"8"]
-    assert asyncio.run(collect(feed, latest=True)) == [b"8"]
+    assert asyncio.run(collect(feed, position=feed.latest)) == [b"8"]
     feed.publish(b"x" * 100)
     assert asyncio.run(collect(feed)) == [b"x" * 100]
 

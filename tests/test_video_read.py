@@ -16,6 +16,7 @@ from support.clips import PARTICULAR, ClipSpec, corners, grays, make
 from support.extending import write_extension
 
 from pavdm_cli.video import FrameReader, open_video, read_frames_at, read_last_frames
+from pavdm_cli.video.io import frames
 
 KINDS = {
     "h264.mp4": ClipSpec(audio="aac"),
@@ -211,3 +212,16 @@ def test_frames_at_times_are_those_displayed_then(tmp_path: Path, suffix: str) -
         frames_shown = list(read_frames_at(video, [video.start + Fraction(k, 10) for k in numbers], (32, 48)))
         assert [frame.shape for frame in frames_shown] == [(32, 48, 3)] * len(numbers)
         assert [number(frame) for frame in frames_shown] == numbers
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_no_more_frames_are_decoded_than_those_before_the_last_time(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video, decoded = open_video(make(tmp_path / f"clip{suffix}", grays(90, 64, 64), ClipSpec())), list[object]()
+    decode = frames.decode_frames
+    monkeypatch.setattr(frames, "decode_frames", lambda *args: (decoded.append(1) or frame for frame in decode(*args)))
+    for position, most in ((0, 2), (5, 7)):
+        decoded.clear()
+        list(read_frames_at(video, [video.start, video.start + Fraction(position, 10)]))
+        assert len(decoded) <= most

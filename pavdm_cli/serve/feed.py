@@ -41,15 +41,17 @@ class Feed:
             self._closed = True
         self._wake()
 
-    async def follow(self, heartbeat: float | None = None, latest: bool = False) -> AsyncIterator[bytes | None]:
-        """The items from the oldest one that is left, as they come; None after `heartbeat` seconds without one.
+    @property
+    def latest(self) -> int:
+        """The sequence number of the newest item, or of the first one to come."""
+        with self._lock:
+            return self._first + max(0, len(self._items) - 1)
 
-        latest: begin with the newest item.
-        """
+    async def follow(self, heartbeat: float | None = None, position: int = 0) -> AsyncIterator[bytes | None]:
+        """The items from a sequence number on, as far as they are left; None after `heartbeat` seconds without one."""
         waiter = asyncio.get_running_loop(), asyncio.Event()
         with self._lock:
             self._waiters.add(waiter)
-            position = self._first + (max(0, len(self._items) - 1) if latest else 0)
         try:
             while True:
                 waiter[1].clear()

@@ -24,6 +24,8 @@ from pavdm_cli.serve.steering import steer
 from pavdm_cli.serve.store import Store, VideoRecord, now
 from pavdm_cli.video.paths import checkpoint_path, latents_path, partial_path
 
+RETRY_INTERVAL = 1.0  # seconds after which a database that cannot be written is tried again
+
 
 class Worker:
     """Renders the queue of a store. After a crash the next worker continues with the same bytes."""
@@ -82,15 +84,17 @@ class Worker:
 
     def _run(self) -> None:
         if self._preload:
-            with suppress(PavdmError):  # reported for the first video
+            with suppress(Exception):  # reported for the first video
                 self.models.open(resolve(self._preload))
         while not self._stopping:
             self._work.clear()
-            with suppress(sqlite3.ProgrammingError):  # the store was closed while this thread stopped
+            try:
                 if record := self._claim():
                     self._perform(record)
                 else:
                     self._work.wait()
+            except sqlite3.Error:  # a full disk; or the store was closed while this thread stopped
+                self._work.wait(RETRY_INTERVAL)
 
     def _claim(self) -> VideoRecord | None:
         with self._lock:

@@ -108,6 +108,14 @@ def finish(page: Any) -> None:
     until_stats(page, "completed")
 
 
+def delete_unfinished(page: Any) -> None:
+    """Delete the videos that a failed test leaves, or those of the next tests would wait for them."""
+    page.evaluate("""async () => {
+        for (const { id, state } of (await (await fetch("/v1/videos?limit=100")).json()).data)
+            if (!["completed", "failed"].includes(state)) await fetch(`/v1/videos/${id}`, { method: "DELETE" });
+    }""")
+
+
 def drop_file(page: Any, name: str, kind: str, data: bytes) -> None:
     """Drop a file on the page."""
     code = """([name, type, bytes]) => {

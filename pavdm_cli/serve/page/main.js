@@ -81,6 +81,7 @@ async function refresh() {
 function follow(id) {
   events?.close();
   events = new EventSource(videoPath(id, "/events"));
+  events.addEventListener("video", (event) => { current = JSON.parse(event.data); update(); });
   events.addEventListener("progress", (event) => { progress = JSON.parse(event.data); update(); });
   events.addEventListener("prompt", () => report(refresh));
   events.addEventListener("prompt_rejected", (event) => say(JSON.parse(event.data).message));

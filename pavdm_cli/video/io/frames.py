@@ -97,6 +97,11 @@ class FrameSampler:
         self._decoded: av.VideoFrame | None = None
         self._converted: Frame | None = None  # `_decoded` as RGB, once it is needed
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the frames of all times have been sampled."""
+        return self._sampled == len(self._times)
+
     def add(self, frame: av.VideoFrame, start: Fraction) -> Iterator[Frame]:
         """Take the next decoded frame, displayed from `start`; yields frames (H, W, 3) for all earlier times."""
         while self._decoded is not None and self._sampled < len(self._times) and start > self._times[self._sampled]:
@@ -161,10 +166,12 @@ def read_last_frames(
 def read_frames_at(
     video: VideoInfo, times: Sequence[Fraction], size: tuple[int, int] | None = None, scale: Scale = UNSCALED
 ) -> Iterator[Frame]:
-    """Read what `FrameSampler` describes from the file, in one pass."""
+    """Read what `FrameSampler` describes from the file, in one pass that ends soon after the last of the times."""
     sampler = FrameSampler(video, times, size, scale)
     for frame, start in _decode_from(sampler.reader, times[0]):
         yield from sampler.add(frame, start)
+        if sampler.is_done:
+            return
     yield from sampler.flush()
 
 
