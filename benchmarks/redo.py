@@ -88,21 +88,29 @@ def make_source(number: int, model: ModelRunner | None, chunks: int = CHUNKS) ->
 
 
 def regenerate_span(source: SourceVideo, span: range, seed: int, joins: bool) -> Pixels:
-    """The video with a regenerated span; joins: conditioned on the chunk that follows, instead of ending the video.
+    """The video with a regenerated span; joins: conditioned on what follows, instead of ending the video.
 
-    Frames after the span stay those of the original, as in the file.
+    The last chunk of a span that joins keeps its latents. Frames after the span stay those of the original, as in the
+    file.
     """
     config, size = source.config, source.config.schedule.chunk
-    first, stop = config.warmup + span.start, config.warmup + span.stop
+    new = new_chunks(source, span) if joins else span
+    first, stop = config.warmup + span.start, config.warmup + new.stop
     schedule = with_new_sink(config.schedule, first)
     schedule = with_right_context(schedule, stop, size, first, join=config.spec.join) if joins else schedule
-    before, after = source.latents_before(span.start), source.latents[:, config.latents_before(span.stop) :]
+    before, after = source.latents_before(span.start), source.latents[:, config.latents_before(new.stop) :]
     start = state_from_clip(schedule, before, pipeline.make_levels(config).sigmas, first)
     start = replace(start, right_context=after[:, :size].clone() if joins else None)
     new_config = replace(config, schedule=schedule, seed=seed, frames=config.frames_before(span.stop))
-    new = list(pipeline.sample_latents(new_config, source.model, start))
-    frames = source.decode(torch.cat([source.latents[:, : config.latents_before(span.start)], *new], dim=1))
+    new_config = replace(new_config, num_kept_chunks=len(span) - len(new))
+    latents = list(pipeline.sample_latents(new_config, source.model, start))
+    frames = source.decode(torch.cat([source.latents[:, : config.latents_before(span.start)], *latents], dim=1))
     return np.concatenate([frames, source.frames[len(frames) :]])
+
+
+def new_chunks(source: SourceVideo, span: range) -> range:
+    """The chunks of a span with new latents, as in `redo.Span`."""
+    return range(span.start, span.stop - source.config.layout.is_causal)
 
 
 def regenerate_loop_end(source: SourceVideo) -> Pixels:
@@ -136,11 +144,14 @@ def sharpness(frames: Pixels) -> float:
 
 
 def join_metrics(frames: Pixels, source: SourceVideo, first: int, end: int) -> dict[str, float]:
-    """Jumps relative to the median one of the video, and sharpness relative to the original's."""
+    """Jumps relative to the median one of the video, and sharpness relative to the original's.
+
+    end: the first frame after the join. It may lie halfway between its neighbors, so the next jump counts, too.
+    """
     typical_jump = median(jump(source.frames, index) for index in range(8, len(source.frames)))
     sharp = sharpness(frames[first:end]) / sharpness(source.frames[first:end])
     values = {
-        "join": jump(frames, end) / typical_jump if end < len(frames) else 0.0,
+        "join": max(jump(frames, index) for index in (end, end + 1)) / typical_jump if end < len(frames) else 0.0,
         "left": jump(frames, first) / typical_jump if first else 0.0,
     }
     return {name: round(value, 3) for name, value in (values | {"sharpness": sharp}).items()}
@@ -150,12 +161,14 @@ def measure(source: SourceVideo, number: int) -> tuple[dict[str, Any], list[Pixe
     """The metrics of a video, and frames around its joins."""
     spans, sheet = [], []
     for span in SPANS:
-        first, end = (source.config.frames_before(chunk) for chunk in (span.start, span.stop))
+        first, join, end = map(source.config.frames_before, (span.start, new_chunks(source, span).stop, span.stop))
         results = {kind: regenerate_span(source, span, OTHER_SEED + number, kind == "redo") for kind in ("redo", "cut")}
         results["original"] = source.frames
-        rows = {kind: join_metrics(frames, source, first, end) for kind, frames in results.items()}
+        joins = {"redo": join, "cut": end, "original": join}
+        rows = {kind: join_metrics(frames, source, first, joins[kind]) for kind, frames in results.items()}
+        rows["redo"]["border"] = round(jump(results["redo"], end) / jump(source.frames, end), 3)
         spans.append({"first": first, "end": end} | rows)
-        sheet += [frames_around(frames, end) for frames in results.values()]
+        sheet += [frames_around(frames, joins[kind]) for kind, frames in results.items()]
     cut_loop = append_first_chunk(source, source.frames)
     end, loop = len(source.frames), regenerate_loop_end(source)
     start = end - 8 * source.frames_per_chunk

@@ -60,6 +60,7 @@ class GenerationConfig:
     # Switches of `execution` that were `auto`; a memory plan may change them.
     auto_switches: frozenset[str] = frozenset()
     num_conditioning_frames: int = 0  # conditioning frames (clip or image) that are encoded before the first step
+    num_kept_chunks: int = 0  # last ones, not sampled: clean latents after a redone span, decoded again
 
     @property
     def device(self) -> torch.device:
@@ -151,11 +152,11 @@ class GenerationConfig:
     @property
     def chunks_to_sample(self) -> int | None:
         """Number of chunks to sample, those of the warm-up included; None: no last chunk is known, so no ramp-down."""
-        return None if self.forever else self.total_chunks
+        return None if self.forever else self.total_chunks - self.num_kept_chunks
 
     @property
     def total_chunks(self) -> int:
-        """Chunks to generate, those of the warm-up included."""
+        """Chunks of the video and of the warm-up."""
         return self.warmup + self.chunks
 
     @property
@@ -166,7 +167,7 @@ class GenerationConfig:
     @property
     def total_steps(self) -> int:
         """Total number of denoising steps."""
-        return self.schedule.total_steps(self.total_chunks)
+        return self.schedule.total_steps(self.total_chunks - self.num_kept_chunks)
 
     def with_execution(self, **switches: Any) -> GenerationConfig:
         """A copy with these execution switches set, and no longer `auto`."""

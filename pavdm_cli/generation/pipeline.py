@@ -107,7 +107,12 @@ def sample_chunks(
     chunks = sample_all_chunks(config, model, start, graph_capturer or choose_graph_capturer(config, model), recovery)
     for chunk in islice(chunks, 0 if is_continued else config.warmup):
         on_warmup(chunk.latents)
-    yield from chunks
+    state = start
+    for chunk in chunks:
+        state = chunk.state
+        yield chunk
+    if config.num_kept_chunks and state:
+        yield SampledChunk(tail(state.window, config.schedule.right_context).clone(), state)
 
 
 def sample_all_chunks(

@@ -60,10 +60,15 @@ class GeneratedVideo:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A range of whole chunks between two cut points of the file."""
+    """A range of whole chunks between two cut points of the file.
+
+    Frames of a causal VAE depend on the latents before. Its last chunk therefore keeps its latents: decoded after new
+    ones, its frames lead from the new ones to those of the file, which follow the old ones.
+    """
 
     splice: Splice
     chunks: range  # of the video, without those of its warm-up
+    num_kept_chunks: int  # the last of them, which keep their latents
     frames: range  # of the model
     origin: Fraction  # timestamp of the first generated frame, in seconds
     is_resampled: bool  # whether the generated frames were resampled to the file's frame rate
@@ -72,6 +77,11 @@ class Span:
     def reaches_end(self) -> bool:
         """Whether the span reaches the end of the video."""
         return self.splice.end == self.splice.video.frames
+
+    @property
+    def new_chunks(self) -> range:
+        """The chunks with new latents."""
+        return range(self.chunks.start, self.chunks.stop - self.num_kept_chunks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,19 +195,23 @@ def find_span(config: GenerationConfig, original: GeneratedVideo, redo: RedoOpti
     first = bisect_right(times, video.start + Fraction(str(redo.start))) - 1
     end = video.frames if redo.end is None else bisect_left(times, video.start + Fraction(str(redo.end)))
     boundaries, cuts = dict(_chunk_boundaries(config, original)), {*keyframes(video), video.frames}
-    cut_points = sorted(boundaries.keys() & cuts)
-    before, after = [point for point in cut_points if point <= first], [point for point in cut_points if point >= end]
+    cut_points, chunk_starts = sorted(boundaries.keys() & cuts), {chunk: frame for frame, chunk in boundaries.items()}
+    num_kept = int(config.layout.is_causal)
+    before = [point for point in cut_points if point <= first]
+    after = [point for point in cut_points[:-1] if point >= end and chunk_starts[boundaries[point] - num_kept] >= end]
     if not before:
         first_part = "copied from another video" if "source" in original.metadata else "the start image"
         reason = "the file has no usable chunk boundary"
         if cut_points:
             reason = f"frames before {float(times[min(cut_points)]):g} s were not generated: they are {first_part}"
         raise UsageError(f"--from {redo.start:g}s: {reason}", "choose a later --from")
-    chunks = range(boundaries[before[-1]], boundaries[after[0]])
+    splice_end = after[0] if after else video.frames
+    chunks = range(boundaries[before[-1]], boundaries[splice_end])
     origin = times[_offset(config, original)]
     frames = range(config.frames_before(chunks.start), config.frames_before(chunks.stop))
     is_resampled = Fraction(config.spec.fps) != video.rate
-    return Span(Splice(video, params, before[-1], after[0]), chunks, frames, origin, is_resampled)
+    splice = Splice(video, params, before[-1], splice_end)
+    return Span(splice, chunks, num_kept if after else 0, frames, origin, is_resampled)
 
 
 def _chunk_boundaries(config: GenerationConfig, original: GeneratedVideo) -> Iterator[tuple[int, int]]:
@@ -231,12 +245,12 @@ def build_span_config(original: GeneratedVideo, config: GenerationConfig, span: 
             raise UsageError(
                 f"with {option}, a span cannot be conditioned on the frames after it", "omit --to to redo up to the end"
             )
-        stop = config.warmup + span.chunks.stop
+        stop = config.warmup + span.new_chunks.stop
         latents = len(schedule.latents(range(stop, stop + 1)))
         first = first if span.chunks.start else 0  # a warm-up before the span sees what follows, too
         schedule = with_right_context(schedule, stop, latents, first, join=config.spec.join)
     frames = span.frames.stop if not span.reaches_end else config.frames
-    return replace(config, schedule=schedule, frames=frames, notes=notes)
+    return replace(config, schedule=schedule, frames=frames, num_kept_chunks=span.num_kept_chunks, notes=notes)
 
 
 def with_new_sink(schedule: Schedule, first: int) -> Schedule:

@@ -98,8 +98,8 @@ def _matches(checkpoint: Checkpoint, metadata: Mapping[str, Any]) -> bool:
 
 
 def _latent_range_after(config: GenerationConfig, span: Span) -> range:
-    """Indices of the latents after the span; at the end of a loop, the video's first latents, up to the span."""
-    first, stop = (config.latents_before(chunk) for chunk in (span.chunks.start, span.chunks.stop))
+    """Indices of the latents after the new ones; at the end of a loop, the video's first latents, up to the span."""
+    first, stop = (config.latents_before(chunk) for chunk in (span.chunks.start, span.new_chunks.stop))
     count = config.schedule.right_context
     return range(min(first, count)) if config.schedule.loop else range(stop, stop + count)
 
@@ -126,7 +126,7 @@ def _encode_latents(config: GenerationConfig, model: ModelRunner, task: RedoTask
     if not latents.start:
         return _encode(config, model, task, range(layout.num_frames(count, config.continues_stream)))[:, :count]
     first = layout.frame_range(latents.start, latents.start, config.continues_stream).start
-    if layout.unit > 1 or layout.first == layout.rest:
+    if not layout.is_causal:
         return _encode(config, model, task, range(first, first + layout.num_frames(count)))[:, :count]
     lead = layout.first + layout.rest * min(count, (first - layout.first) // layout.rest)
     return tail(_encode(config, model, task, range(first - lead, first + layout.rest * count)), count)

@@ -19,6 +19,11 @@ class LatentLayout:
     unit: int = 1  # latents that are encoded together
 
     @property
+    def is_causal(self) -> bool:
+        """Whether the frames of a latent also depend on the latents before it."""
+        return self.unit == 1 and self.first != self.rest
+
+    @property
     def unit_frames(self) -> int:
         """Frames of a unit within a stream."""
         return self.rest if self.unit == 1 else self.first + (self.unit - 1) * self.rest
