@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from support.decoding import decoded_frames
 from support.interrupted import RED, made, snapshots
 from test_video_splice import check_outside, packets
 
-from pavdm_cli.generation import pipeline
+from pavdm_cli.generation import checkpoint, pipeline
 from pavdm_cli.sampling import loop
+from pavdm_cli.video import read_metadata
 
 WORDS = (
     *RED,
@@ -92,6 +94,34 @@ def test_an_interruption_around_the_kept_chunk_changes_nothing() -> None:
     for cut in cuts:
         assert pavdm("resume", cut / "new.mp4").code == 0
         assert (cut / "new.mp4").read_bytes() == Path("new.mp4").read_bytes()
+
+
+@pytest.mark.integration
+def test_the_printed_command_makes_the_same_frames() -> None:
+    redone()
+    command = shlex.split(pavdm("info", "new.mp4").out.splitlines()[-1])
+    assert command[1:6] == ["redo", str(Path("v.mp4").absolute()), "--from", "2.4375s", "--to"]
+    assert pavdm(*command[1:], "-o", "again.mp4").code == 0
+    assert packets(Path("again.mp4")) == packets(Path("new.mp4"))
+
+
+@pytest.mark.integration
+def test_another_prompt_ends_with_the_new_frames() -> None:
+    made("redo", "v.mp4", "--from", "2.5s", "--to", "3.9s", "--prompt", "a green boat", name="new.mp4")
+    ranges = (read_metadata("new.mp4") or {})["prompt_ranges"]
+    assert [part["end"] for part in ranges] == [39 / 16, JOIN / 16, None]
+
+
+@pytest.mark.integration
+def test_a_redo_of_a_version_that_kept_no_chunk_is_not_resumed() -> None:
+    (cut, *_) = snapshots("redo", "v.mp4", "--from", "2.5s", "--to", "3.9s", "--seed", 5, name="new.mp4")
+    path = cut / "new.partial.mp4.state"
+    stored = checkpoint.read_checkpoint(path)
+    del stored.run.metadata["redo"][-1]["new_end"]
+    checkpoint.write_checkpoint(path, stored)
+    result = pavdm("resume", cut / "new.mp4")
+    assert result.code == 2
+    assert "the last chunk of the span" in result.err
 
 
 @pytest.mark.integration

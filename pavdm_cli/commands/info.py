@@ -233,7 +233,7 @@ def reproducing_command(metadata: dict[str, Any]) -> tuple[str, str, list[str]]:
 
 def _redo_row(record: dict[str, Any]) -> str:
     """A redo record as one line."""
-    omitted = ("source", "first", "end", "caption", "timeline")
+    omitted = ("source", "first", "end", "new_end", "caption", "timeline")
     fields = {name: value for name, value in record.items() if name not in omitted}
     return f"frames {record['first']} to {record['end'] - 1} of {record['source']}, {_plain(fields)}"
 
@@ -251,7 +251,8 @@ def redo_command(record: dict[str, Any], metadata: dict[str, Any], times: list[F
 
     Rounded to whole microseconds within the span, so that it does not reach into the segments around it.
     """
-    first, end = (times[min(record[name], len(times) - 1)] * 10**6 for name in ("first", "end"))
+    frames = record["first"], record.get("new_end", record["end"])
+    first, end = (times[min(frame, len(times) - 1)] * 10**6 for frame in frames)
     words = ["--from", format_seconds(math.ceil(first) / 10**6), "--to", format_seconds(math.floor(end) / 10**6)]
     is_same = record["prompt"] == (metadata.get("caption") or metadata.get("prompt"))  # with its later prompts, if any
     flag_values = {"seed": record["seed"]}

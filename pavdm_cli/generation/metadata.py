@@ -43,7 +43,7 @@ def _is_redo(value: object) -> bool:
     """Whether a value is a record of a redo."""
     if not isinstance(value, dict) or not REDO.keys() <= value.keys():
         return False
-    kinds = REDO | {"timeline": TIMELINE_KIND}
+    kinds = REDO | {"timeline": TIMELINE_KIND, "new_end": COUNT}
     unknown_fields = {name: other for name, other in value.items() if name not in kinds}
     if mismatches(value, kinds) or len(unknown_fields) > 100:
         return False

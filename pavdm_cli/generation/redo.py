@@ -69,6 +69,7 @@ class Span:
     splice: Splice
     chunks: range  # of the video, without those of its warm-up
     num_kept_chunks: int  # the last of them, which keep their latents
+    new_end: int  # first frame of the file after those with new latents
     frames: range  # of the model
     origin: Fraction  # timestamp of the first generated frame, in seconds
     is_resampled: bool  # whether the generated frames were resampled to the file's frame rate
@@ -211,7 +212,9 @@ def find_span(config: GenerationConfig, original: GeneratedVideo, redo: RedoOpti
     frames = range(config.frames_before(chunks.start), config.frames_before(chunks.stop))
     is_resampled = Fraction(config.spec.fps) != video.rate
     splice = Splice(video, params, before[-1], splice_end)
-    return Span(splice, chunks, num_kept if after else 0, frames, origin, is_resampled)
+    num_kept = num_kept if after else 0
+    new_end = chunk_starts[chunks.stop - num_kept]
+    return Span(splice, chunks, num_kept, new_end, frames, origin, is_resampled)
 
 
 def _chunk_boundaries(config: GenerationConfig, original: GeneratedVideo) -> Iterator[tuple[int, int]]:

@@ -158,4 +158,7 @@ def changes_of_run(config: GenerationConfig, model: ModelRunner, run: RunInfo) -
     """Differences in weights, versions and settings."""
     fields = {name: value for name, value in collect_metadata(config, model).items() if name not in IGNORED_FIELDS}
     stored_fields = dict(run.metadata) | (run.metadata["redo"][-1] if run.request.redo else {})
-    return changes_of_settings(stored_fields, fields)
+    changes = changes_of_settings(stored_fields, fields)
+    if config.num_kept_chunks and "new_end" not in stored_fields:
+        changes.append("the last chunk of the span was to be new, now it keeps its latents")
+    return changes

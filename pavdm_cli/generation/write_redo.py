@@ -101,6 +101,7 @@ def redo_metadata(
     changes = {name: value for name, value in fields.items() if original.metadata.get(name) != value}
     changes = {name: value for name, value in changes.items() if name not in SHARED_FIELDS}
     location = {"source": str(original.video.path), "first": span.splice.first, "end": span.splice.end}
+    location |= {"new_end": span.new_end} if span.num_kept_chunks else {}
     location |= {"stored_latents": True} if uses_stored_latents else {}
     location |= {"timeline": []} if "timeline" in original.metadata and not config.timeline else {}
     record = location | {"seed": config.seed, "prompt": config.prompt} | changes
@@ -114,7 +115,7 @@ def _changed_ranges(task: RedoTask, fields: dict[str, Any]) -> dict[str, Any]:
     video, before = original.video, prompt_ranges(original.metadata)
     first, end = (
         float(video.times[frame] - video.start) if frame < video.frames else inf
-        for frame in (span.splice.first, span.splice.end)
+        for frame in (span.splice.first, span.new_end)
     )
     after = redone_ranges(before, fields, first, end, float(span.origin - video.start))
     return {} if after == before else {"prompt_ranges": [part.to_json() for part in after]}
