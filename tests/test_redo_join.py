@@ -1,4 +1,4 @@
-"""Where frames depend on the latents before, a redone span ends with a chunk of old latents, decoded after new ones."""
+"""Where frames depend on earlier latents, a redone span ends with a chunk of old latents, decoded after new ones."""
 
 from __future__ import annotations
 
@@ -19,16 +19,8 @@ from pavdm_cli.generation import checkpoint, pipeline
 from pavdm_cli.sampling import loop
 from pavdm_cli.video import read_metadata
 
-WORDS = (
-    *RED,
-    "--size",
-    "96x64",
-    "--fps",
-    16,
-    "--frames",
-    160,
-    "--keep-state",
-)  # segments begin at frames 0, 39, 71, 103 and 135
+# Segments begin at frames 0, 39, 71, 103 and 135.
+WORDS = (*RED, "--size", "96x64", "--fps", 16, "--frames", 160, "--keep-state")
 JOIN = 63  # the last chunk of the span has frames 63 to 70
 
 
@@ -125,7 +117,7 @@ def test_a_redo_of_a_version_that_kept_no_chunk_is_not_resumed() -> None:
 
 
 @pytest.mark.integration
-def test_a_kept_chunk_that_was_sampled_or_missing_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_latents_of_the_kept_chunk_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     redone(name="right.mp4")
     with monkeypatch.context() as patch:
         patch.setattr(pipeline, "tail", lambda latents, length: loop.tail(latents, length).flip(-1))

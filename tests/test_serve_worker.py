@@ -57,7 +57,7 @@ def test_a_video_is_rendered_although_preloading_the_model_failed(
         wait_for(client, submit(client), "completed")
 
 
-def test_who_follows_a_video_is_told_its_state_and_every_later_one(
+def test_followers_of_a_video_get_its_state_and_every_later_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also if the state changed after the request came, and newer events than that change have been published."""

@@ -60,7 +60,7 @@ class GenerationConfig:
     # Switches of `execution` that were `auto`; a memory plan may change them.
     auto_switches: frozenset[str] = frozenset()
     num_conditioning_frames: int = 0  # conditioning frames (clip or image) that are encoded before the first step
-    num_kept_chunks: int = 0  # last ones, not sampled: clean latents after a redone span, decoded again
+    num_kept_chunks: int = 0  # at the end of a redone span: not sampled, but decoded again from their old latents
 
     @property
     def device(self) -> torch.device:

@@ -97,6 +97,7 @@ def sample_chunks(
 ) -> Iterator[SampledChunk]:
     """Like `sample_latents`, with the state after each chunk; on_warmup: called with every warm-up chunk.
 
+    Kept chunks (`GenerationConfig.num_kept_chunks`) follow the sampled ones.
     start: also a state yielded with an earlier chunk, to continue after it.
     """
     is_continued = start is not None and (start.now > 0 or len(start.chunks) > 0 or start.context.shape[1] > 0)

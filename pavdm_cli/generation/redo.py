@@ -62,8 +62,8 @@ class GeneratedVideo:
 class Span:
     """A range of whole chunks between two cut points of the file.
 
-    Frames of a causal VAE depend on the latents before. Its last chunk therefore keeps its latents: decoded after new
-    ones, its frames lead from the new ones to those of the file, which follow the old ones.
+    With a causal VAE, frames depend on earlier latents. The last chunk of the span then keeps its latents: decoded
+    after new ones, its frames lead from the new ones to those after the span, which were decoded after the old ones.
     """
 
     splice: Splice

@@ -160,5 +160,5 @@ def changes_of_run(config: GenerationConfig, model: ModelRunner, run: RunInfo) -
     stored_fields = dict(run.metadata) | (run.metadata["redo"][-1] if run.request.redo else {})
     changes = changes_of_settings(stored_fields, fields)
     if config.num_kept_chunks and "new_end" not in stored_fields:
-        changes.append("the last chunk of the span was to be new, now it keeps its latents")
+        changes.append("the earlier version also regenerated the last chunk of the span")
     return changes

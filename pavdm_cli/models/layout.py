@@ -20,7 +20,7 @@ class LatentLayout:
 
     @property
     def is_causal(self) -> bool:
-        """Whether the frames of a latent also depend on the latents before it."""
+        """Whether the frames of a latent also depend on earlier latents."""
         return self.unit == 1 and self.first != self.rest
 
     @property

@@ -76,7 +76,7 @@ async def events(video_id: VideoId, service: Serving) -> StreamingResponse:
 
 async def _events(record: VideoRecord, session: Session | None, service: Service) -> AsyncIterator[str | bytes]:
     position = session.events.latest if session else 0
-    record = service.store.get(record.id) or record  # after the position: what it does not show yet will follow
+    record = service.store.get(record.id) or record  # read after the position: later changes follow
     yield f"event: video\ndata: {service.describe(record).model_dump_json()}\n\n"
     if session is None:
         yield f"event: state\ndata: {json.dumps({'state': record.state, 'error': record.error})}\n\n"
