@@ -44,9 +44,10 @@ def rows_of(name: str) -> list[Row]:
 
 
 def machine(row: Row) -> tuple[Any, ...]:
-    """What matmul throughput depends on: processor or GPU, threads, precision."""
+    """What matmul throughput depends on: processor or GPU, threads, precision; older rows have only the name."""
     env = row["env"]
-    return env["gpu"], env["processor"], env["threads"], row["ceilings"].get("matrix", "").partition(", ")[0]
+    processor = env["processor"], env.get("processor_model"), env.get("instruction_set")
+    return env["gpu"], processor, env["threads"], row["ceilings"].get("matrix", "").partition(", ")[0]
 
 
 def is_quiet(row: Row, rows: list[Row]) -> bool:
@@ -77,15 +78,16 @@ def execution_of(row: Row) -> Row:
 
 
 def median_row(rows: list[Row]) -> Row | None:
-    """The median of the last three rows of the latest weights and size, by the end-to-end rate; None if fewer."""
+    """The median of the last three rows like the latest one, by the end-to-end rate; None if fewer."""
     sequential = [row for row in rows if execution_of(row).get("overlap_decode") != "on"]
-    same = [row for row in sequential if weights_and_size(row) == weights_and_size(sequential[-1])][-3:]
+    same = [row for row in sequential if is_comparable(row, sequential[-1])][-3:]
     return sorted(same, key=lambda row: row["summary"]["end_to_end_fps"])[1] if len(same) == 3 else None
 
 
-def weights_and_size(row: Row) -> tuple[Any, Any]:
-    """What rows must share for a median."""
-    return row["config"].get("weights"), row["config"].get("size")
+def is_comparable(row: Row, other: Row) -> bool:
+    """Whether a median may cover both: the same weights, size and machine."""
+    keys = ("weights", "size")
+    return machine(row) == machine(other) and all(row["config"].get(key) == other["config"].get(key) for key in keys)
 
 
 def pocket_lines(row: Row, latency_row: Row, narrow: Row) -> list[str]:

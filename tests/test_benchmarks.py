@@ -74,15 +74,23 @@ def test_rows_are_found_with_precision_among_the_execution_switches_or_not(
 
 
 def of_same_weights(row: dict[str, Any]) -> dict[str, Any]:
-    return row | {"config": row["config"] | {"weights": "same", "size": [128, 192]}}
+    """The row as if of weights and a machine that it shares with the others."""
+    config, env = {"weights": "same", "size": [128, 192]}, {"processor": "AMD EPYC"}
+    return row | {"config": row["config"] | config, "env": row["env"] | env}
 
 
-def test_a_median_is_of_rows_with_the_same_weights_and_size(script: dict[str, Any]) -> None:
+def test_a_median_is_of_rows_with_the_same_weights_size_and_machine(script: dict[str, Any]) -> None:
     rows = script["quiet_rows"]("throughput.jsonl", "throughput", "pocket", random_weights=False, precision="fp32")
     same = [of_same_weights(row) for row in rows[-3:]]
     assert script["median_row"](same)
-    for name, value in (("weights", "others"), ("size", [64, 96])):
-        other = same[0] | {"config": same[0]["config"] | {name: value}}
+    for field, name, value in (
+        ("config", "weights", "others"),
+        ("config", "size", [64, 96]),
+        ("env", "processor_model", "25/17"),
+        ("env", "instruction_set", "AVX512"),
+        ("env", "threads", 1),
+    ):
+        other = same[0] | {field: same[0][field] | {name: value}}
         assert script["median_row"]([other, *same[1:]]) is None
         assert script["median_row"]([other, *same]) in same
 

@@ -23,6 +23,8 @@ def environment() -> dict[str, Any]:
         "torch": torch.__version__,
         "system": platform.system(),
         "processor": processor(),
+        "processor_model": processor_model(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
@@ -41,13 +43,13 @@ def commit() -> str | None:
 
 def processor() -> str:
     """The name of the processor."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        return names[0] if names else platform.machine()
-    return platform.processor() or platform.machine()
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
+def processor_model() -> str | None:
+    """Family and model number on Linux, since virtual machines give several processors the same name; else None."""
+    info = _cpuinfo()
+    return f"{info['cpu family']}/{info['model']}" if {"cpu family", "model"} <= info.keys() else None
 
 
 def process_peak_mb() -> float | None:
@@ -73,6 +75,14 @@ def reset_peak_memory(device: torch.device) -> None:
     """Reset the peak statistics of a GPU."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux reports about the first core; empty on other systems."""
+    info = Path("/proc/cpuinfo")
+    first_core = info.read_text(encoding="utf-8").partition("\n\n")[0] if info.exists() else ""
+    pairs = (line.partition(":") for line in first_core.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _git(folder: Path, *words: str) -> str:
