@@ -78,7 +78,7 @@ def execution_of(row: Row) -> Row:
 
 
 def median_row(rows: list[Row]) -> Row | None:
-    """The median of the last three rows like the latest one, by the end-to-end rate; None if fewer."""
+    """The median of the last three rows comparable with the latest one, by the end-to-end rate; None if fewer."""
     sequential = [row for row in rows if execution_of(row).get("overlap_decode") != "on"]
     same = [row for row in sequential if is_comparable(row, sequential[-1])][-3:]
     return sorted(same, key=lambda row: row["summary"]["end_to_end_fps"])[1] if len(same) == 3 else None

@@ -73,7 +73,7 @@ def test_rows_are_found_with_precision_among_the_execution_switches_or_not(
     assert {"precision" in row["config"] for row in rows} == {True, False}
 
 
-def of_same_weights(row: dict[str, Any]) -> dict[str, Any]:
+def comparable_row(row: dict[str, Any]) -> dict[str, Any]:
     """The row as if of weights and a machine that it shares with the others."""
     config, env = {"weights": "same", "size": [128, 192]}, {"processor": "AMD EPYC"}
     return row | {"config": row["config"] | config, "env": row["env"] | env}
@@ -81,7 +81,7 @@ def of_same_weights(row: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_median_is_of_rows_with_the_same_weights_size_and_machine(script: dict[str, Any]) -> None:
     rows = script["quiet_rows"]("throughput.jsonl", "throughput", "pocket", random_weights=False, precision="fp32")
-    same = [of_same_weights(row) for row in rows[-3:]]
+    same = [comparable_row(row) for row in rows[-3:]]
     assert script["median_row"](same)
     for field, name, value in (
         ("config", "weights", "others"),
@@ -97,7 +97,7 @@ def test_a_median_is_of_rows_with_the_same_weights_size_and_machine(script: dict
 
 def test_a_row_of_a_busy_machine_is_not_used(script: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "throughput.jsonl"
-    rows = [of_same_weights(row) for row in script["rows_of"]("throughput.jsonl")]
+    rows = [comparable_row(row) for row in script["rows_of"]("throughput.jsonl")]
     write(path, rows)
     assert "| denoising alone, steady state |" in script["section"]()
     write(path, [with_rate(row, 0.189 if row["config"]["model"] == "pocket" else 0.191) for row in rows])

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 if __name__ == "__main__":
@@ -30,6 +28,7 @@ if __name__ == "__main__":
 from support import clips, published
 from support.command import pavdm
 
+from pavdm_cli.bench import env
 from pavdm_cli.generation import pipeline
 from pavdm_cli.generation.decode import RenderedChunk
 from pavdm_cli.sampling.loop import SampledChunk
@@ -145,19 +144,10 @@ def prepare(folder: Path) -> Path:
 
 def machine() -> str:
     """What the last bits depend on: processor, PyTorch and its threads, PyAV (which scales and converts)."""
-    processor = f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}"
-    versions = f"torch {torch.__version__}, av {av.__version__}"
-    return f"{processor}, {platform.system()}, {versions}, threads {torch.get_num_threads()}"
-
-
-def processor_name() -> str:
-    """Name and model number; names alone are shared by processors with and without bfloat16."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    values = dict(line.split("\t", 1) for line in lines if "\t" in line)
-    return " ".join(values.get(key, "").strip("\t: ") for key in ("model name", "model"))
+    values = env.environment()
+    processor = " ".join(filter(None, (values["processor"], values["processor_model"])))
+    versions = f"torch {values['torch']}, av {av.__version__}"
+    return f"{processor}, {values['instruction_set']}, {values['system']}, {versions}, threads {values['threads']}"
 
 
 @pytest.fixture(scope="module")
