@@ -10,11 +10,13 @@ import hashlib
 import json
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -95,6 +97,7 @@ def measure(part: str, args: argparse.Namespace, probe: Probe | None) -> bool:
     start = time.monotonic()
     vae, timing = load_vae(args.weights / VAE_FILE), chunk_timing(args)
     conditions: dict[str, Any]
+    shares: dict[str, float] = {}
     if part == "vae":
         results, conditions = bars.vae_bars(vae, HELD_OUT[:128], timing), {"scenes": 128}
     elif part == "full-size":
@@ -107,10 +110,12 @@ def measure(part: str, args: argparse.Namespace, probe: Probe | None) -> bool:
         )
     else:
         assert probe
-        results, conditions = evaluate(part, args, probe)
+        results, conditions, shares = evaluate(part, args, probe)
     conditions = {"world": world_of(args.weights / VAE_FILE), **conditions}
     results = ratchet.tighten(results, part, conditions, ratchet.load_rows(args.results))
     row = {"part": part, "bars": {b.name: b.row() for b in results}, "settings": conditions}
+    if shares:
+        row["one_object_by_kind"] = shares
     append_row(args, row | {"seconds": round(time.monotonic() - start, 1)})
     for bar in results:
         bounds = " ".join(f"{name} {bound:g}" for name, bound in bar.row().items() if name in ("low", "high"))
@@ -123,7 +128,10 @@ def world_of(weights: Path) -> str:
     return hashlib.sha256(str(training_metadata(weights).get("world", "")).encode()).hexdigest()[:16]
 
 
-def evaluate_partial(args: argparse.Namespace, probe: Probe) -> tuple[list[Bar], dict[str, Any]]:
+Evaluation = tuple[list[Bar], dict[str, Any], dict[str, float]]  # bars, conditions, share of frames by kind of object
+
+
+def evaluate_partial(args: argparse.Namespace, probe: Probe) -> Evaluation:
     """Evaluate partial prompts; each class has its own scenes and noise."""
     timing, video_set = chunk_timing(args), select_videos("videos", args)
     firsts = range(args.first_seed, args.first_seed + len(PARTIAL) * args.partial, args.partial)
@@ -134,12 +142,11 @@ def evaluate_partial(args: argparse.Namespace, probe: Probe) -> tuple[list[Bar],
     with ProcessPoolExecutor(args.processes, get_context("spawn")) as pool:
         generated = dict(zip(PARTIAL, pool.map(generate_all, parts), strict=True))
     for name, videos in generated.items():
-        for video in videos:
-            print_result(video, probe, timing)
         if args.sheet:
             write_sheet(args.sheet.with_stem(f"{args.sheet.stem}-partial-{len(PARTIAL[name])}"), videos)
     seeds = range(firsts.start, firsts.stop)
-    return bars.partial_bars(probe, generated, timing), conditions_of(args, replace(video_set, seeds=seeds))
+    shares = print_results([video for videos in generated.values() for video in videos], probe, timing)
+    return bars.partial_bars(probe, generated, timing), conditions_of(args, replace(video_set, seeds=seeds)), shares
 
 
 def generate_all(video_set: VideoSet) -> list[Video]:
@@ -158,37 +165,38 @@ def conditions_of(args: argparse.Namespace, video_set: VideoSet) -> dict[str, An
     }
 
 
-def evaluate(part: str, args: argparse.Namespace, probe: Probe) -> tuple[list[Bar], dict[str, Any]]:
+def evaluate(part: str, args: argparse.Namespace, probe: Probe) -> Evaluation:
     """Evaluate many short videos, or a few long ones against many real ones."""
     if not bars.is_reliable(probe, HELD_OUT):
         sys.exit(f"{args.probe} misreads real clips: the world has changed; remove it to train a new one")
     if part == "partial":
         return evaluate_partial(args, probe)
     video_set, timing = select_videos(part, args), chunk_timing(args)
-    generated = [print_result(video, probe, timing) for video in generate_videos(video_set)]
+    generated = list(generate_videos(video_set))
+    shares = print_results(generated, probe, timing)
     if args.sheet:
         path = args.sheet if part == "videos" else args.sheet.with_stem(args.sheet.stem + "-minute")
         write_sheet(path, generated)
     conditions = conditions_of(args, video_set)
     if part == "videos":
-        return bars.video_bars(probe, generated, list(render_videos(video_set)), timing), conditions
+        return bars.video_bars(probe, generated, list(render_videos(video_set)), timing), conditions, shares
     span = round(SPAN * timing.fps)
     many = replace(video_set, seeds=range(10_000, 10_000 + 64))
-    return bars.long_video_bars(probe, generated, list(render_videos(many, span)), timing, span), conditions
+    return bars.long_video_bars(probe, generated, list(render_videos(many, span)), timing, span), conditions, shares
 
 
-def print_result(video: Video, probe: Probe, timing: ChunkTiming) -> Video:
-    """Print a video's prompt and where the probe disagrees with it."""
-    result = read_video(probe, video.pixels(), timing.fps)
-    mistakes = [
-        f"{name} {result.words[name]}" for name, requested in video.requested.items() if result.words[name] != requested
-    ]
-    print(
-        f"{video.prompt} | one {result.one_object_share():.2f} | {', '.join(mistakes) or 'all correct'}",
-        file=sys.stderr,
-        flush=True,
-    )
-    return video
+def print_results(videos: Sequence[Video], probe: Probe, timing: ChunkTiming) -> dict[str, float]:
+    """Print each prompt and where the probe disagrees with it; returns the share of frames with exactly one object."""
+    shares: dict[str, list[float]] = defaultdict(list)
+    for video in videos:
+        result = read_video(probe, video.pixels(), timing.fps)
+        mistakes = [
+            f"{name} {result.words[name]}" for name, word in video.requested.items() if result.words[name] != word
+        ]
+        share = result.one_object_share()
+        shares[video.requested["object"]].append(share)
+        print(f"{video.prompt} | one {share:.2f} | {', '.join(mistakes) or 'all correct'}", file=sys.stderr, flush=True)
+    return {kind: round(fmean(values), 3) for kind, values in sorted(shares.items())}
 
 
 def select_videos(part: str, args: argparse.Namespace) -> VideoSet:

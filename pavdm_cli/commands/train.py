@@ -83,6 +83,7 @@ def denoiser(
     object_weight: options.ObjectWeight = 0.0,
     max_context: options.MaxContext = 1,
     fill_batches: options.FillBatches = False,
+    oversample: options.Oversample = None,
     sheet_minutes: options.Sheets = 20.0,
     data: options.Data = None,
     size: options.Size = None,

@@ -153,6 +153,15 @@ FillBatches = Annotated[
         rich_help_panel=POCKET_PANEL,
     ),
 ]
+Oversample = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--oversample",
+        help="Draw clips with this kind of object FACTOR times as often, such as airplane=3. Repeatable.",
+        metavar="KIND=FACTOR",
+        rich_help_panel=POCKET_PANEL,
+    ),
+]
 Sheets = Annotated[float, contact_sheet_option(rich_help_panel=POCKET_PANEL)]
 
 Data = Annotated[

@@ -44,6 +44,7 @@ class BatchConfig:
     latents: int = 0  # length of the windows of base and rw; 0: a full window after a chunk of context
     fill_batches: bool = False  # more samples of short windows, up to the latents of `batch_size` full ones
     max_context: int = 1  # chunks of clean context; a window of pa has 1 to this many
+    cumulative_weights: tuple[float, ...] = ()  # of the clips, with which they are drawn; empty: equal weights
 
     @property
     def full_window(self) -> int:
@@ -98,13 +99,13 @@ def batch_rng(config: BatchConfig, step: int) -> Rng:
 
 def sample_crop(config: BatchConfig, clips: int, length: int, rng: Rng) -> Crop:
     """Random crops of random clips, out of `clips` clips of `length` latents."""
-    indices = [rng.python.randrange(clips) for _ in range(config.batch_size)]
+    indices = _sample_clips(config, clips, config.batch_size, rng)
     window = sample_window_stage(config.diagonal, rng.python, config.stages) if config.method == "pa" else None
     context, clean_end = (config.diagonal.chunk if clean else 0 for clean in _clean_ends(window))
     context, sink = _sample_context(config, context, rng.python)
     noisy = window.chunks * config.diagonal.chunk if window else config.latents or config.full_window
     samples = config.samples(context + noisy + clean_end)
-    indices += [rng.python.randrange(clips) for _ in range(samples - len(indices))]
+    indices += _sample_clips(config, clips, samples - len(indices), rng)
     timesteps = nn.functional.pad(_sample_timesteps(config, window, noisy, samples, rng), (context, clean_end))
     max_position = (length - timesteps.shape[1]) // config.crop_multiple
     starts = [config.crop_multiple * rng.python.randint(0, max_position) for _ in indices[:samples]]
@@ -148,6 +149,13 @@ def augmentation_noise(context: Tensor, max_std: float, rng: torch.Generator) ->
     """
     std = max_std * (2 * torch.rand(len(context), generator=rng) - 1).clamp_min(0)
     return std.view(-1, *[1] * (context.dim() - 1)) * torch.randn(context.shape, generator=rng)
+
+
+def _sample_clips(config: BatchConfig, clips: int, count: int, rng: Rng) -> list[int]:
+    """The indices of `count` clips out of `clips`, drawn with replacement."""
+    if not config.cumulative_weights:
+        return [rng.python.randrange(clips) for _ in range(count)]
+    return rng.python.choices(range(clips), cum_weights=config.cumulative_weights, k=max(0, count))
 
 
 def _clean_ends(window: WindowStage | None) -> tuple[bool, bool]:

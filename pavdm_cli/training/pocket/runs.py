@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from pavdm_cli.training.loop import StepReport, Task, TrainConfig, train
 from pavdm_cli.training.pocket.distillation import Teacher
 from pavdm_cli.training.pocket.initial_weights import load_grown, new_denoiser
 from pavdm_cli.training.pocket.latent_pool import Clips, Pool, load_or_encode
+from pavdm_cli.training.pocket.oversampling import cumulative_weights, parse_factors
 from pavdm_cli.training.pocket.tasks import HELD_OUT_SEED, DenoiserTask, VAETask
 from pavdm_cli.training.pocket.vae import FrameSampling
 
@@ -75,13 +76,14 @@ class Objective:
     fill_batches: bool = False
     teacher: Path | None = None  # weights to distill; None: the initial weights
     max_context: int = 1  # largest number of clean chunks before a window
+    oversample: Sequence[str] | None = None  # KIND=FACTOR, see `parse_factors`
 
     @property
     def metadata(self) -> dict[str, object]:
         """For the header of the weights: the method, and what is not at its default."""
         names = [field.name for field in fields(self) if field.name not in ("distill_guidance", "teacher")]
         changed = {name: getattr(self, name) for name in names}
-        changed = {name: value for name, value in changed.items() if value != getattr(Objective(""), name)}
+        changed = {name: value for name, value in changed.items() if value and value != getattr(Objective(""), name)}
         return changed | ({} if self.distill_guidance is None else {"guided": self.distill_guidance})
 
     def check(self, clip_latents: int) -> None:
@@ -89,6 +91,7 @@ class Objective:
         if self.method not in METHODS:
             names = ", ".join(METHODS)
             raise UsageError(f"--method must be one of {names}, got {self.method!r}", "pa is what pocket ships")
+        parse_factors(self.oversample or ())
         if self.window is not None and self.method == "pa":
             raise UsageError("--window needs --method base or rw", "pa trains on windows of all lengths")
         if self.window is not None and self.window > clip_latents:
@@ -154,11 +157,11 @@ def denoiser_task(
     needs_mask = bool(objective.object_weight)
     pool = _pool(options.folder / "clips.safetensors", clips, vae, progress, needs_mask)
     held_out = _pool(options.folder / "held-out.safetensors", held_out_clips, vae, progress)
-    config, weight = _batch_config(objective, options.batch_size), objective.object_weight
+    config, weight = _batch_config(objective, options.batch_size, clips), objective.object_weight
     return DenoiserTask(model, vae, config, clips, pool, held_out, metadata, teacher, weight, precision)
 
 
-def _batch_config(objective: Objective, batch_size: int) -> BatchConfig:
+def _batch_config(objective: Objective, batch_size: int, clips: Clips) -> BatchConfig:
     return BatchConfig(
         objective.method,
         Diagonal(SPEC.trained_steps, SPEC.window // SPEC.chunk, SPEC.chunk),
@@ -168,6 +171,7 @@ def _batch_config(objective: Objective, batch_size: int) -> BatchConfig:
         latents=objective.window or 0,
         fill_batches=objective.fill_batches,
         max_context=objective.max_context,
+        cumulative_weights=cumulative_weights(clips, parse_factors(objective.oversample or ())),
     )
 
 

@@ -95,7 +95,7 @@ class DenoiserTask:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Mean unweighted loss on held-out clips, with the same windows and noise every time."""
-        config = replace(self.config, seed=-1)
+        config = replace(self.config, seed=-1, cumulative_weights=())
         clips = replace(self.clips, count=len(self.held_out.latents), first_seed=HELD_OUT_SEED)
         losses = [self._loss(config, clips, self.held_out, step).item() for step in range(8)]
         return {"held_out": sum(losses) / len(losses)}
