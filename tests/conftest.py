@@ -32,10 +32,13 @@ typer.main.get_command = cache(typer.main.get_command)  # building all commands 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test is in one tier: `-m integration` would run those of `long` that are also marked so."""
-    both = [item.nodeid for item in items if {"integration", "long"} <= {mark.name for mark in item.iter_markers()}]
+    """A test is in one tier: parameters of `long` leave that of their test, or `-m integration` would run them."""
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.own_markers = [mark for mark in item.own_markers if mark.name != "integration"]
+    both = [item.nodeid for item in items if item.get_closest_marker("integration") and item.get_closest_marker("long")]
     if both:
-        raise pytest.UsageError(f"marked as integration and as long: {', '.join(both)}")
+        raise pytest.UsageError(f"in a module of the integration tier, but marked as long: {', '.join(both)}")
 
 
 def pytest_collection_finish() -> None:

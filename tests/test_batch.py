@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from support.command import QUICK, pavdm
 from support.processes import start, wait_for_signals
+from support.tiers import long
 
 from pavdm_cli.batch import worker
 from pavdm_cli.errors import DeviceError
@@ -186,7 +187,7 @@ def test_what_a_dead_process_had_is_taken_over(undisturbed: dict[str, bytes]) ->
 
 
 @integration
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), *long((signal.SIGTERM, 75))])
 def test_a_stop_finishes_the_chunk_and_prints_the_command_that_continues(
     number: int, code: int, undisturbed: dict[str, bytes]
 ) -> None:

@@ -55,7 +55,7 @@ def by_case(rows):
     return {json.dumps([row[name] for name in CONTEXT]): row for row in rows}
 
 
-@pytest.mark.integration
+@pytest.mark.long  # `.ci/triton` runs it, too
 def test_every_kernel_keeps_its_limits_and_is_what_the_stored_table_says():
     result = built("-m", "pavdm_cli", "bench", "kernels", "--compile-only", "--json", *GATE)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -15,6 +15,7 @@ from support.exact import build_solver
 from support.models import EXECUTION, MODELS
 from support.requests import make_request
 from support.tape import Tape
+from support.tiers import long
 from support.tiny import tiny_pocket, tiny_runner
 from test_bench_released import SMALL
 from torch import Tensor
@@ -80,7 +81,7 @@ GRAPHS = {
 }
 
 
-@pytest.mark.parametrize("case", ["pa", pytest.param("plain", marks=pytest.mark.integration)])
+@pytest.mark.parametrize("case", ["pa", *long("plain")])
 @pytest.mark.integration
 def test_a_whole_video_takes_a_graph_for_each_kind_of_block_and_no_breaks(model, traced, case) -> None:
     engine, graphs = GRAPHS[case]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.command import pavdm
 from support.requests import make_request
-from support.tiers import integration
+from support.tiers import integration, long
 from torch.utils.flop_counter import FlopCounterMode
 
 from pavdm_cli.bench import estimate
@@ -43,7 +43,8 @@ def test_every_step_is_counted_at_its_size(sampling):
     [
         {"steps": 6},
         {"guidance": 3.0, "steps": 6},
-        *integration({}, {"context": 0}, {"method": "rn"}, {"loop": True, "frames": 48}),
+        *integration({"method": "rn"}, {"loop": True, "frames": 48}),
+        *long({}, {"context": 0}),
     ],
 )
 def test_the_operations_are_those_that_torch_counts(sampling):

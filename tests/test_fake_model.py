@@ -24,6 +24,7 @@ from support import clips
 from support.command import pavdm, pavdm_process
 from support.fake_model import loaded
 from support.fake_model.model import MODEL, SPEC
+from support.tiers import long
 from torch import Tensor
 
 from pavdm_cli.models import registry
@@ -137,7 +138,7 @@ def whole(folder: Path) -> bytes:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("checkpoints", "run"), [(1, run_process), (3, run)])
+@pytest.mark.parametrize(("checkpoints", "run"), [*long((1, run_process)), (3, run)])
 def test_a_killed_video_is_resumed_to_the_same_bytes(
     folder: Path, whole: bytes, checkpoints: int, run: Callable[..., str]
 ) -> None:

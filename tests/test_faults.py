@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from support.command import pavdm
+from support.tiers import long
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import faults
@@ -56,7 +57,7 @@ def seconds(expected_video: Path) -> float:
 
 @pytest.mark.integration
 def test_kills_at_random_moments(expected_video: Path) -> None:
-    check(faults.random_kills(expected_video, 2, seconds(expected_video)))
+    check(faults.random_kills(expected_video, 1, seconds(expected_video)))
 
 
 @pytest.mark.long
@@ -66,7 +67,7 @@ def test_fifty_kills_at_random_moments(expected_video: Path) -> None:
 
 @pytest.mark.integration
 @pytest.mark.usefixtures("resume_here")
-@pytest.mark.parametrize("fault", [*faults.faulty_process.PARTIAL_WRITES, "link"])
+@pytest.mark.parametrize("fault", ["half a checkpoint", *long("half a segment", "link")])
 def test_kills_inside_writes(expected_video: Path, fault: str) -> None:
     check(faults.kills_inside(expected_video, fault, 2))
 

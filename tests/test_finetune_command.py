@@ -201,7 +201,7 @@ def test_mismatched_parts_are_rejected_before_encoding(studio, tmp_path):
     assert f"{tmp_path / 'tiny'} has no text_encoder" in err
 
 
-@pytest.mark.integration
+@pytest.mark.long
 def test_several_processes_report_an_error_once(studio):
     result = torchrun(*studio.command("straight", "--batch-size", "3"))
     counts = [result.stderr.count(words) for words in ("--batch-size must be a multiple of the 2 processes", "hint: ")]

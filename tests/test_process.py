@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from support.processes import QUICK, SIGNALS, default_signals, start, strike, wait_for_signals
+from support.tiers import long
 
 from pavdm_cli.runtime.streams import TolerantWriter, first_error
 from pavdm_cli.video import open_video
@@ -137,20 +138,15 @@ def redirected(command: str, tmp_path: Path, *words: str) -> subprocess.Complete
     return subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
 
 
-SLOW = pytest.mark.integration
-
-
 @pytest.mark.integration
-@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full", "2> >(true)"])
+@pytest.mark.parametrize("stderr", ["2> >(true)", *long("2>&-", "2>/dev/full")])
 def test_a_dead_stderr_stops_no_render(stderr: str, tmp_path: Path) -> None:
     done = redirected(stderr, tmp_path, *SHORT)
     assert done.stdout.split() == ["v.mp4", "code", "0"]
     assert open_video(tmp_path / "v.mp4").frames == 4
 
 
-@pytest.mark.parametrize(
-    "stdout", [pytest.param(">&-", marks=SLOW), ">/dev/full", pytest.param("> >(true)", marks=SLOW)]
-)
+@pytest.mark.parametrize("stdout", [">/dev/full", *long(">&-", "> >(true)")])
 @pytest.mark.integration
 def test_a_dead_stdout_keeps_the_video_and_says_where(stdout: str, tmp_path: Path) -> None:
     done = redirected(stdout, tmp_path, *SHORT)

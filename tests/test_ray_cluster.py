@@ -19,7 +19,6 @@ from support.objects import install
 from support.processes import start, wait_for_signals
 
 pytestmark = [
-    pytest.mark.integration,
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
     pytest.mark.skipif(os.name != "posix", reason="signals of POSIX"),
 ]
@@ -121,6 +120,7 @@ def begin(folder: str, path: Path, cluster: LocalCluster, environment: dict[str,
     return start(*words, cwd=path, env=environment | {"RAY_ADDRESS": cluster.address})
 
 
+@pytest.mark.integration
 def test_a_killed_worker_and_a_removed_node_change_no_byte(
     cluster: LocalCluster, environment: dict[str, str], expected: bytes, tmp_path: Path
 ) -> None:
@@ -146,6 +146,7 @@ def is_our_line(line: str) -> bool:
     return line.startswith(("batch: ", "video ", NAME, "note: "))
 
 
+@pytest.mark.long
 def test_a_stop_lets_tasks_finish_their_chunk(
     cluster: LocalCluster, environment: dict[str, str], expected: bytes, tmp_path: Path
 ) -> None:

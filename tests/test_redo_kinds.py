@@ -14,6 +14,7 @@ from support import clips, published
 from support.command import pavdm
 from support.decoding import decoded_frames
 from support.interrupted import RED, SAMPLED, made
+from support.tiers import long
 from support.wan import write_checkpoint
 from test_video_splice import check_outside, packets
 
@@ -103,7 +104,7 @@ def test_a_model_with_units_of_latents_is_cut_between_them() -> None:
 
 
 @MORE
-@pytest.mark.parametrize("context", [0, 1])
+@pytest.mark.parametrize("context", [0, *long(1)])
 @pytest.mark.usefixtures("own_cache")
 def test_a_model_with_a_decoder_that_remembers_is_continued(context: int) -> None:
     write_checkpoint(Path("tiny"))

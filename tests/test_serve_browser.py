@@ -24,13 +24,14 @@ from support.browser import (
     watch_errors,
 )
 from support.serving import BALL, listening
+from support.tiers import integration, long
 
 STARTED_AT = "addEventListener('playing', ({ target }) => { window.startedAt ??= target.currentTime; }, true);"
 
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
-@pytest.fixture(scope="module", params=["chromium", "firefox"])
+@pytest.fixture(scope="module", params=[*integration("chromium"), *long("firefox")])
 def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
     with run_browser(request.param) as browser:
         yield browser
@@ -51,6 +52,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     assert page.errors == []
 
 
+@pytest.mark.parametrize("browser", integration("chromium", "firefox"), indirect=True)
 def test_a_video_plays_while_it_is_rendered_and_follows_a_new_prompt(page: Any) -> None:
     start(page, BALL)
     until(page, PLAYING)
@@ -80,7 +82,7 @@ def test_a_video_plays_while_it_is_rendered_and_follows_a_new_prompt(page: Any) 
     assert Path(download.value.path()).read_bytes()[4:8] == b"ftyp"
 
 
-@pytest.mark.parametrize("browser", ["chromium"], indirect=True)
+@pytest.mark.parametrize("browser", integration("chromium"), indirect=True)
 def test_the_page_shows_what_the_model_was_given_and_the_notes(page: Any) -> None:
     page.select_option("#seconds", "4")
     page.fill("#seed", "6")
@@ -174,7 +176,7 @@ def test_a_dropped_file_is_continued(page: Any, kind: str, tmp_path: Path) -> No
     assert page.is_hidden("#clear")
 
 
-@pytest.mark.parametrize("browser", ["chromium"], indirect=True)  # the other one emulates no phone
+@pytest.mark.parametrize("browser", integration("chromium"), indirect=True)  # the other one emulates no phone
 def test_a_phone_shows_everything_in_light_and_dark(browser: Any, address: str) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
     page = open_page(browser, address, reduced_motion="reduce", **phone)  # colors change at once
@@ -257,7 +259,7 @@ def reach(page: Any, identifier: str) -> None:
     raise AssertionError(f"{identifier} cannot be reached")
 
 
-@pytest.mark.parametrize("browser", ["chromium", "firefox-still"], indirect=True)
+@pytest.mark.parametrize("browser", [*integration("chromium"), *long("firefox-still")], indirect=True)
 def test_reduced_motion_plays_nothing_by_itself(browser: Any, address: str) -> None:
     page = open_page(browser, address, reduced_motion="reduce")
     page.select_option("#seconds", "4")

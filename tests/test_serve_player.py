@@ -9,8 +9,9 @@ import httpx2 as httpx
 import pytest
 from support.browser import PLAYING, finish, frame, open_page, run_browser, start, until, until_stats
 from support.serving import BALL, listening, submit, wait_for
+from support.tiers import integration, long
 
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 NO_H264 = """
     const supported = MediaSource.isTypeSupported, playable = HTMLMediaElement.prototype.canPlayType;
     MediaSource.isTypeSupported = (type) => !/avc1/.test(type) && supported.call(MediaSource, type);
@@ -69,7 +70,7 @@ FULL = """
 """
 
 
-@pytest.fixture(scope="module", params=["chromium", "firefox"])
+@pytest.fixture(scope="module", params=[*integration("chromium"), *long("firefox")])
 def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
     with run_browser(request.param) as browser:
         yield browser
@@ -133,7 +134,7 @@ def test_a_browser_without_media_source_plays_the_finished_file(browser: Any, ad
     page.context.close()
 
 
-@pytest.mark.parametrize("browser", ["chromium"], indirect=True)
+@pytest.mark.parametrize("browser", integration("chromium"), indirect=True)
 def test_playback_starts_once_a_second_is_loaded_or_nothing_more_comes(browser: Any, address: str) -> None:
     page = open_page(browser, address, LOADED)
     start(page, BALL)

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from support.sharded import KINDS, tiny_config, write_tiny
+from support.tiers import long
 
 from pavdm_cli.errors import ModelError, UsageError
 from pavdm_cli.generation import memory_advice, memory_parts, memory_plan, memory_report, pipeline
@@ -100,7 +101,7 @@ def test_a_process_that_fails_in_a_step_says_why_to_rank_0(tmp_path):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["wan", *long("opensora")])
 def test_two_processes_read_and_hold_half_each_and_agree(kind, tmp_path):
     main, (other, num_read) = run_two(tmp_path, kind)
     assert main["difference"] <= 1e-5 * main["largest"]

@@ -8,9 +8,10 @@ from support.command import pavdm
 from support.wan import write_checkpoint
 from test_parallel import OPTIONS, launch, rank_of, wait_for_checkpoint
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("own_cache")]
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
+@pytest.mark.integration
 def test_torchrun_shards_open_sora_and_writes_the_file_of_one_process(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sizes = ["--size", "64x64", "--seed", "1", "--threads", "1", "--device", "cpu", "--steps", 4, "--frames", 34]
@@ -24,6 +25,7 @@ def test_torchrun_shards_open_sora_and_writes_the_file_of_one_process(tmp_path, 
     assert (tmp_path / "v.mp4").read_bytes() == (tmp_path / "alone.mp4").read_bytes()
 
 
+@pytest.mark.long
 def test_a_sharded_video_whose_rank_0_was_killed_is_resumed_sharded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["generate", "a kite", "--model", write_checkpoint(tmp_path / "tiny"), *OPTIONS, "--steps", 4]

@@ -251,7 +251,7 @@ def test_a_report_needs_rows_of_one_clean_commit(paper: Any) -> None:
         paper.report.check_rows(rows, draft=True)
 
 
-@pytest.mark.integration
+@pytest.mark.long
 def test_a_study_from_a_base_checkpoint_trains_generates_and_reports(
     paper: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

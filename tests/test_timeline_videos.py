@@ -11,7 +11,7 @@ import torch
 from support.command import pavdm
 from support.decoding import decoded_frames
 from support.interrupted import snapshots
-from support.tiers import integration
+from support.tiers import integration, long
 from support.wan import write_checkpoint
 
 import pavdm_cli
@@ -55,7 +55,7 @@ METHODS = {"pa": {}, "fifo": {"method": "fifo"}, "full": {"ramp_up": "full"}, "w
 FIRST_CHANGED = {"pa": 8, "full": 8, "fifo": 18, "rn": 32, "rw": 32, "windows": 40}
 
 
-@pytest.mark.parametrize("method", ["pa", *integration("rn", "rw", "fifo", "windows", "full")])
+@pytest.mark.parametrize("method", ["pa", *integration("rn", "fifo", "windows"), *long("rw", "full")])
 def test_the_same_prompt_again_changes_nothing_and_another_only_what_follows(
     method: str, pocket: pavdm_cli.Model
 ) -> None:
@@ -167,7 +167,7 @@ TINY = ("--steps", 4, "--seed", 3, "--threads", 1, "--device", "cpu")
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("kind", ["opensora", "wan"])
+@pytest.mark.parametrize("kind", [*long("opensora"), "wan"])
 def test_larger_models_follow_the_timeline(kind: str, folder: Path, tmp_path: Path) -> None:
     if kind == "wan":
         size = ("--model", write_checkpoint(tmp_path / "tiny"), "--size", "128x128", "--window", 4, "--chunk", 2)

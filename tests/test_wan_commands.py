@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from support import clips
 from support.command import CommandResult, pavdm, pavdm_process
 from support.models import find, load, meta_of
+from support.tiers import long
 from support.wan import tiny_vae, write_checkpoint
 
 from pavdm_cli.generation import pipeline
@@ -97,7 +98,7 @@ def test_two_processes_fine_tune_a_checkpoint_with_sharded_weights(training: lis
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("run", [pavdm, partial(torchrun, processes=1), torchrun])
+@pytest.mark.parametrize("run", [pavdm, *long(partial(torchrun, processes=1)), torchrun])
 def test_adapters_are_trained_and_used(run: Callable[..., CommandResult], training: list[str], tmp_path: Path) -> None:
     done = run(*training, "--lora-rank", "4")
     assert done.code == 0, done.err
