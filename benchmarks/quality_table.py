@@ -40,11 +40,11 @@ FIGURES: dict[str, dict[str, tuple[str, Format]]] = {  # by part: name of the ba
     "full-size": {
         "PSNR at 192x128, dB": ("192x128, 16 fps, decoded from held-out scenes: all pixels", decibels),
         "object PSNR at 192x128, dB": ("pixels of the object", decibels),
-        "PSNR loss of interpolated frames, dB": ("frames between coded ones, less than coded ones", decibels),
-        "edge strength by day, of real": ("strength of edges by day, of rendered frames", plain),
+        "PSNR loss of interpolated frames, dB": ("PSNR loss of frames between coded ones", decibels),
+        "edge strength by day, of real": ("strength of edges by day, relative to rendered frames", plain),
         "edge strength at night, of real": ("strength of edges at night", plain),
         "speckle in flat sky, of 255": ("noise in flat sky, of 255 levels", plain),
-        "shimmer": ("change that optical flow does not predict, of all change", plain),
+        "shimmer": ("share of change that optical flow does not predict", plain),
     },
     "vae": {
         "PSNR at 96x64, dB": ("96x64, 8 fps: all pixels", decibels),

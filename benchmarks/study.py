@@ -40,7 +40,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--finetune-rate", type=float, default=0.0008)
     parser.add_argument("--finetune-clips", type=int, default=2400)
     parser.add_argument("--arms", nargs="+", choices=[*BY_NAME, REAL], default=[*BY_NAME, REAL])
-    parser.add_argument("--prompts", type=int, default=24, help="held-out scenes of the painted world")
+    parser.add_argument("--prompts", type=int, default=24, help="held-out scenes of the rendered world")
     parser.add_argument("--prompts-file", type=Path, help="one prompt per line, for other models")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--first-seed", type=int, default=0)

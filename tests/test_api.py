@@ -186,7 +186,7 @@ def test_a_continuation_notes_what_it_sees(tmp_path: Path) -> None:
     video = pavdm_cli.extend(source, "a red ball", frames=4, device="cpu")
     assert "after " in repr(video)
     assert any("sees only the center" in line for line in video.notes)
-    assert any("knows only its own painted world" in line for line in video.notes)
+    assert any("knows only its own rendered world" in line for line in video.notes)
 
 
 def test_a_misspelled_option_gets_the_nearest_name() -> None:

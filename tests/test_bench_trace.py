@@ -145,4 +145,4 @@ def test_the_command_prints_the_path_and_rejects_unknown_architectures(
     assert isinstance(result.exception, OutputError)
     cuda_on = CliRunner().invoke(app, [*words, "--arch", "mid", "--cuda-graphs", "on", "--device", "cpu"])
     assert isinstance(cuda_on.exception, DeviceError)
-    assert "no architecture is called 'huge'" in str(CliRunner().invoke(app, [*words, "--arch", "huge"]).exception)
+    assert "unknown architecture 'huge'" in str(CliRunner().invoke(app, [*words, "--arch", "huge"]).exception)

@@ -117,7 +117,7 @@ def added(folder: Path, file: str, name: str) -> None:
     [
         (3, SECOND, "evil.extra", f"evil.extra in {SECOND} is not in the index"),
         (3, SECOND, "0.bias", "both hold 0.bias"),
-        (3, "other.safetensors", "evil.extra", "does not name other.safetensors in its folder"),
+        (3, "other.safetensors", "evil.extra", "does not list other.safetensors in its folder"),
         (1, "zzz.safetensors", "0.bias", "both hold 0.bias"),
         (1, "zzz.safetensors", "evil.extra", "evil.extra is unknown"),
     ],

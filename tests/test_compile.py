@@ -45,7 +45,7 @@ def built(*words: str) -> subprocess.CompletedProcess[str]:
     """What Python says in a process where kernels are not interpreted."""
     triton = pytest.importorskip("triton", reason="Triton has no wheel for this platform")
     if not (Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump").exists():
-        pytest.skip("this Triton brings no compiler for NVIDIA GPUs")
+        pytest.skip("this Triton has no compiler for NVIDIA GPUs")
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, *words]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=900, check=False)

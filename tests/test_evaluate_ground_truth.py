@@ -1,4 +1,4 @@
-"""Videos of the painted world against their prompts: true renders are right, planted faults are seen where they are."""
+"""Videos of the rendered world against their prompts: true renders pass, planted faults are seen where they are."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ WRONG = {
     "no weights": (["--init", "./nowhere"], 5, "there is no folder ./nowhere"),
     "a name of nothing": (["--init", "opensora"], 5, "no model is called 'opensora'"),
     "pocket's weights": (["--init", "pocket"], 2, "--data needs a model to fine-tune"),
-    "all held out": (["--validation-videos", "3"], 2, "--validation-videos 3 of 3 videos leaves none"),
+    "all held out": (["--validation-videos", "3"], 2, "--validation-videos 3 leaves none of 3 to train on"),
     "a file where the folder should be": (
         ["--output-dir", "{folder}/tiny/vae/config.json"],
         4,
@@ -224,7 +224,7 @@ def test_an_error_of_one_process_is_reported_by_it(monkeypatch, capsys):
 def test_unsupported_combinations_are_rejected(studio, monkeypatch):
     code, _, err = pavdm("train", "denoiser", "--init", str(studio.folder / "tiny"))
     assert code == 2
-    assert "give --data FOLDER" in err
+    assert "add --data FOLDER" in err
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, _, err = pavdm("train", "vae")
     assert code == 2

@@ -27,7 +27,7 @@ def current_world() -> str:
 @pytest.mark.parametrize("weights", [POCKET.folder / VAE_FILE, POCKET.folder / DENOISER_FILE], ids=["vae", "denoiser"])
 def test_the_world_is_the_one_the_weights_were_trained_on(weights, current_world):
     assert fingerprint.same_world(checkpoint.training_metadata(weights)["world"], current_world), (
-        f"the painted world has changed: {HINT}"
+        f"the rendered world has changed: {HINT}"
     )
 
 

@@ -83,7 +83,7 @@ def test_a_token_opens_a_gated_repository_and_without_one_it_is_said_what_to_do(
         monkeypatch.setenv("HF_TOKEN", token)
         with pytest.raises(ModelError, match=status) as excinfo:
             list_files(VAE, hub.url)
-        assert "accept its terms" in excinfo.value.hint
+        assert "accept the terms" in excinfo.value.hint
         assert "HF_TOKEN" in excinfo.value.hint
         assert "\n" not in excinfo.value.message
         assert token not in excinfo.value.message or not token
@@ -125,7 +125,7 @@ def test_bytes_that_are_not_the_published_ones_are_thrown_away(name, hub, tmp_pa
 
 def test_a_file_of_which_no_hash_is_given_is_rejected_before_it_is_fetched(hub):
     hub.hashes = False
-    with pytest.raises(ModelError, match=r"no hash of model\.safetensors"):
+    with pytest.raises(ModelError, match=r"no hash for model\.safetensors"):
         list_files(VAE, hub.url)
 
 

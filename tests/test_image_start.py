@@ -203,7 +203,7 @@ def test_a_picture_that_would_never_be_shown_is_rejected(opensora):
     with pytest.raises(UsageError, match="--context 0"):
         image_start.notes(job_of("pocket", 9, context=0), picture())
     assert image_start.notes(job_of(opensora, 9, context=0), picture()) == []
-    assert "its own painted world" in image_start.notes(job_of("pocket", 9), picture())[-1]
+    assert "its own rendered world" in image_start.notes(job_of("pocket", 9), picture())[-1]
 
 
 def test_a_picture_read_from_a_file_is_fitted_as_a_video_is(tmp_path):

@@ -191,7 +191,7 @@ def test_several_processes_cannot_share_the_memory_of_one(
     code, out, err = batch(*words)
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
-    assert f"cannot write to {URL}, which is the memory of one process" in err.splitlines()[0]
+    assert f"cannot write to {URL}, which lives in a single process" in err.splitlines()[0]
     assert not MemoryFileSystem.store
 
 

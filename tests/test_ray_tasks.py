@@ -59,7 +59,7 @@ def test_a_task_renders_its_job_as_the_next_attempt(tmp_path: Path) -> None:
 
 
 def test_a_node_with_another_version_renders_nothing(tmp_path: Path) -> None:
-    with pytest.raises(PavdmError, match=rf"a node has pavdm {__version__}, and the batch was started by 0\.0"):
+    with pytest.raises(PavdmError, match=rf"a node has pavdm {__version__}, but the batch was started with 0\.0"):
         render_job(sent(tmp_path, version="0.0"))
     assert not (tmp_path / ".queue").exists()
 

@@ -117,7 +117,7 @@ def test_a_folder_of_pockets_files_is_pocket_and_makes_a_video(tmp_path, monkeyp
     ("place", "config", "message"),
     [
         ("model_index.json", {"_class_name": "StableDiffusionXLPipeline"}, "'StableDiffusionXLPipeline'"),
-        ("model_index.json", {}, "it does not say which"),
+        ("model_index.json", {}, "none declared"),
         ("transformer/config.json", {"_class_name": "WanTransformer3DModel"}, "'WanTransformer3DModel'"),
         ("transformer/config.json", {"model_type": "STDiT2"}, "'STDiT2'"),
         ("vae/config.json", {"_class_name": "AutoencoderKLWan"}, "'AutoencoderKLWan'"),

@@ -151,4 +151,4 @@ def test_a_continuation_notes_what_it_sees(tmp_path: Path) -> None:
         writer.write(np.zeros((3, 64, 36, 3), np.uint8))
     record = extend_job(ExtendVideo(prompt=BALL, seconds=1), ServeSettings(tmp_path, device="cpu"), source)
     assert "sees only the center" in record.notes
-    assert "knows only its own painted world" in record.notes
+    assert "knows only its own rendered world" in record.notes

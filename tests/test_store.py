@@ -195,8 +195,8 @@ def other_words(change: Callable[[list[str]], list[str]]) -> Callable[[dict[str,
 def test_weights_for_another_vocabulary_are_one_clear_error(tmp_path):
     known = len(VOCABULARY)
     path = rewritten(written("denoiser", tmp_path), other_words(lambda words: words[7:]))
-    first = ", ".join(sorted(VOCABULARY)[:5])
-    assert f"knows {known - 7} words, this version {known}; they differ in {first}" in error("denoiser", path).message
+    message = f"knows {known - 7} words, but this version knows {known}; they differ in "
+    assert message + ", ".join(sorted(VOCABULARY)[:5]) in error("denoiser", path).message
     rewritten(path, other_words(lambda words: ["zebra", *words[2:]]))
     assert "they differ in" in error("denoiser", path).message
     rewritten(path, other_words(lambda words: [*VOCABULARY][::-1]))
@@ -213,7 +213,7 @@ def test_weights_that_read_shorter_prompts_are_one_clear_error(tmp_path):
             tensors[name] = tensors[name][:-3].clone()
 
     path = rewritten(written("denoiser", tmp_path), change)
-    assert f"reads {LENGTH - 3} words of a prompt, this version {LENGTH}" in error("denoiser", path).message
+    assert f"reads {LENGTH - 3} prompt words, but this version reads {LENGTH}" in error("denoiser", path).message
 
 
 @pytest.mark.parametrize("words", ["", "[", "7", "[]", '["a"]', json.dumps([1] * len(VOCABULARY))])

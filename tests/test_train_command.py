@@ -110,7 +110,7 @@ def test_distilled_weights_record_their_guidance(command, files):
     )
     assert (code, out) == (2, "")
     assert "is already distilled, for a guidance scale of 1.5" in err
-    assert "hint: give its teacher with --teacher" in err
+    assert "hint: pass its teacher with --teacher" in err
 
 
 def test_a_student_continues_with_another_teacher(command, files):
@@ -288,5 +288,5 @@ def test_a_damaged_checkpoint_is_one_error_line(command, files):
     code, out, err = command("vae")
     assert (code, out) == (5, "")
     assert "is damaged" in err
-    assert "hint: give another --output-dir" in err
+    assert "hint: choose another --output-dir" in err
     assert "Traceback" not in err

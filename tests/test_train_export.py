@@ -113,7 +113,7 @@ def test_a_denoiser_of_another_vae_is_not_exported(trained, tmp_path):
     with torch.no_grad():
         next(other.encoder.parameters()).mul_(1.5)
     checkpoint.save(other, trained[0], {})
-    with pytest.raises(ModelError, match="was trained on latents of another VAE than"):
+    with pytest.raises(ModelError, match="was trained on latents of a VAE other than"):
         export(*trained, tmp_path / "a")
     assert not (tmp_path / "a").exists()
 

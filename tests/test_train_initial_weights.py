@@ -85,7 +85,8 @@ def test_grown_weights_are_saved_with_their_words(tmp_path, monkeypatch):
     path = saved(tmp_path)
     grow_vocabulary(monkeypatch)
     with pytest.raises(
-        ModelError, match=f"knows {WORDS} words, this version {WORDS + 4}; they differ in aardvark, lighthouse"
+        ModelError,
+        match=f"knows {WORDS} words, but this version knows {WORDS + 4}; they differ in aardvark, lighthouse",
     ):
         checkpoint.load_denoiser(path)
     again = checkpoint.save(load_grown(path, VAE_CONFIG), tmp_path / "again.safetensors", {})
@@ -123,5 +124,5 @@ def test_added_channels_are_trained(tmp_path):
 
 
 def test_a_vae_of_fewer_channels_is_one_clear_error(tmp_path):
-    with pytest.raises(ModelError, match="needs 4 latent channels, the VAE has 2"):
+    with pytest.raises(ModelError, match="needs 4 latent channels, but the VAE has 2"):
         load_grown(saved(tmp_path), replace(VAE_CONFIG, channels=1))

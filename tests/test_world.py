@@ -1,4 +1,4 @@
-"""The painted world: the same picture from the same seed at any time, with an object always in view."""
+"""The rendered world: the same picture from the same seed at any time, with an object always in view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The detail dial of the painted world: up to a half a plain picture, then clouds, stars, foam, texture and snow."""
+"""The detail dial of the rendered world: up to a half a plain picture, then clouds, stars, foam, texture and snow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weather of the painted world, and what slides when the camera pans: stars, clouds and crests."""
+"""Weather of the rendered world, and what slides when the camera pans: stars, clouds and crests."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def render_job(job: ClusterJob) -> None:
     Raises: PavdmError, OSError.
     """
     if job.version != __version__:
-        raise PavdmError(f"a node has pavdm {__version__}, and the batch was started by {job.version}", "")
+        raise PavdmError(f"a node has pavdm {__version__}, but the batch was started with {job.version}", "")
     queue = replace(open_queue(open_store(job.store)), force=job.force)
     batch_job = _to_job(job)
     try:

@@ -137,7 +137,7 @@ class Queue:
         return True
 
     def is_superseded(self, name: str, attempt: Attempt) -> bool:
-        """Whether another process has taken the job over, or claimed it at once where a store lets two succeed."""
+        """Whether another process has taken the job over, or claimed it as well, in a store that lets both succeed."""
         if self.store.exists(_attempt_file(name, attempt.number + 1)):
             return True
         owner = _attempt(self._read(_attempt_file(name, attempt.number)), attempt.number).owner

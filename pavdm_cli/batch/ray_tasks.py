@@ -1,6 +1,6 @@
 """Jobs of a batch as tasks on a Ray cluster. This is the only module that imports ray.
 
-Ray knows at once when a worker or a node dies. The job is then submitted again, and the next attempt continues from
+Ray knows immediately when a worker or a node dies. The job is then submitted again, and the next attempt continues from
 its checkpoint; what the queue stores about attempts decides whether it was tried too often.
 """
 

@@ -21,7 +21,7 @@ from pavdm_cli.runtime.signals import Stop
 from pavdm_cli.runtime.threads import share_cores
 
 RENEWAL_PERIOD = 2.0  # seconds between renewals of an attempt
-IMMEDIATE_UPDATES = 2  # resumed frames and the first new ones are stored at once, in case the process dies early
+IMMEDIATE_UPDATES = 2  # resumed frames and the first new ones are stored immediately, in case the process dies early
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ class Architecture:
 def find_architecture(name: str) -> Architecture:
     """Raises: UsageError."""
     if name not in MODELS | ARCHITECTURES:
-        raise UsageError(f"no architecture is called {name!r}", f"there is: {', '.join(ARCHITECTURES | MODELS)}")
+        raise UsageError(f"unknown architecture {name!r}", f"known: {', '.join(ARCHITECTURES | MODELS)}")
     model = get(name)
     return Architecture(model, model.text_tokens)
 

@@ -60,7 +60,7 @@ def compiler() -> str:
     import triton
 
     if not (tools() / "cuobjdump").exists():
-        raise DeviceError(f"Triton {triton.__version__} brings no compiler for NVIDIA GPUs here", "use its Linux wheel")
+        raise DeviceError(f"Triton {triton.__version__} has no compiler for NVIDIA GPUs here", "use its Linux wheel")
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         raise DeviceError("TRITON_INTERPRET is set, so kernels are interpreted and cannot be built", "unset it")
     return str(triton.__version__)

@@ -88,8 +88,8 @@ def open_architecture(
     """
     if with_vae and not architecture.has_vae:
         raise UsageError(
-            f"the architecture {architecture.spec.name!r} has no VAE to make a video with",
-            "use one of a complete model",
+            f"the architecture {architecture.spec.name!r} has no VAE, so it cannot generate a video",
+            "use the architecture of a complete model",
         )
     config = replace(resolve(replace(request, prompt=PROMPT)), spec=architecture.spec)
     set_threads(config.execution.threads)

@@ -153,7 +153,7 @@ def _check_shared(store: Store, engine: str, worker_rank: WorkerRank, workers: i
     cause = "--engine ray" if engine == "ray" else "a batch of several processes"
     hint = "name a folder, or a URL that all processes reach, such as s3://bucket/folder"
     raise UsageError(
-        f"{cause} cannot write to {printable(store.location('').rstrip('/'))}, which is the memory of one process", hint
+        f"{cause} cannot write to {printable(store.location('').rstrip('/'))}, which lives in a single process", hint
     )
 
 

@@ -227,7 +227,7 @@ def _profile(request: Request, architecture: str | None, folder: Path, as_json: 
     ui.show_table("", ("operation", "self time", "share", "calls"), lines(row))
     summary = row["summary"]
     ui.info(
-        f"a step takes {summary['step_ms']:.1f} ms, launching operations up to {summary['issuing_share']:.1%} of it"
+        f"a step takes {summary['step_ms']:.1f} ms, up to {summary['issuing_share']:.1%} of it for launching operations"
     )
     print(path)
 

@@ -46,7 +46,7 @@ def info(
     from pavdm_cli.video.io.summary import describe_video, summary_rows
 
     if config and as_json:
-        raise UsageError("--config and --json cannot be combined", "give one of them")
+        raise UsageError("--config and --json cannot be combined", "use only one of them")
     file, video = _open(file, sheet)
     metadata, errors = valid_fields(read_metadata(file) or {})
     if "prompt" not in metadata:

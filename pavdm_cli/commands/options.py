@@ -56,15 +56,15 @@ ExtendSize = Annotated[
     str | None,
     typer.Option(
         autocompletion=complete(SIZES),
-        help="Size in pixels at which the model works, as WIDTHxHEIGHT or a name from 144p to 720p; default: that at "
-        "which this model made INPUT, else the model's own. The file keeps INPUT's size.",
+        help="Size in pixels at which the model works, as WIDTHxHEIGHT or a name from 144p to 720p; default: the size "
+        "at which it made INPUT, otherwise the model's own. The file keeps INPUT's size.",
         rich_help_panel=VIDEO_PANEL,
     ),
 ]
 ExtendFps = Annotated[
     float | None,
     typer.Option(
-        help="Frame rate at which the model works; default: that at which this model made INPUT, else the model's own. "
+        help="Frame rate at which the model works; default: the rate at which it made INPUT, otherwise the model's. "
         "The file keeps INPUT's frame rate.",
         rich_help_panel=VIDEO_PANEL,
     ),
@@ -165,8 +165,8 @@ Lora = Annotated[
 RampUp = Annotated[
     Literal["grow", "full"],
     typer.Option(
-        help="grow: the window starts with one chunk (paper 3.2). full: the window always has its full length; chunks "
-        "that have not started are in it as pure noise.",
+        help="grow: the window starts with one chunk (paper 3.2). full: the window always has its full length, with "
+        "pure noise in place of chunks that have not started.",
         rich_help_panel=SAMPLING_PANEL,
     ),
 ]

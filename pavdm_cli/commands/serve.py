@@ -19,7 +19,7 @@ Threads = Annotated[
     typer.Option(
         min=0,
         max=execution_options.MAX_THREADS,
-        help="CPU threads of videos whose requests do not set them; 0: one for each core but one.",
+        help="CPU threads per video, unless the request sets them; 0: all cores but one.",
         rich_help_panel=execution_options.RUN_PANEL,
     ),
 ]
@@ -30,7 +30,7 @@ def serve(
         Path, typer.Option("--output-dir", "-d", help="Folder of the videos and the queue; created if missing.")
     ] = Path("pavdm-videos"),
     host: Annotated[
-        str, typer.Option(help="Address to listen on; one that other machines can reach needs a token.")
+        str, typer.Option(help="Address to listen on; any address other than loopback requires a token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free one.")] = 8420,
     token: Annotated[

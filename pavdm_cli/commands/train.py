@@ -172,10 +172,10 @@ def _model_to_finetune(init: str | None, data: Path | None) -> VideoModel | None
         if data is None:
             return None
         raise UsageError(
-            "pocket renders its own clips: --data needs a model to fine-tune", "give --init MODEL, a name or a folder"
+            "pocket renders its own clips: --data needs a model to fine-tune", "add --init MODEL, a name or a folder"
         )
     if data is None:
-        raise UsageError(f"{model.spec.name} is trained on your videos, so --data is required", "give --data FOLDER")
+        raise UsageError(f"{model.spec.name} is trained on your videos, so --data is required", "add --data FOLDER")
     return model
 
 

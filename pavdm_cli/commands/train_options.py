@@ -56,7 +56,7 @@ ExportFolder = Annotated[
     typer.Option(
         "--output-dir",
         "-d",
-        help="Folder for the two parts, which are replaced; `--model` takes it. Default: pocket's own.",
+        help="Output folder, in which existing weights are replaced; pass it to --model. Default: pocket's own.",
     ),
 ]
 
@@ -95,7 +95,7 @@ DistillGuidance = Annotated[
         min=0,
         max=100,
         callback=check_finite,
-        help="Guidance scale to distill into a single forward pass; --teacher has the weights to distill.",
+        help="Guidance scale to distill into a single forward pass; --teacher sets the weights to distill.",
         rich_help_panel=POCKET_PANEL,
     ),
 ]
@@ -111,8 +111,8 @@ Window = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Latent frames of a training window; 1: single ones. Default: the model's. With pocket only for --method "
-        "base and rw; default: 14.",
+        help="Training window in latent frames; 1: single latents. Default: the model's. For pocket only with --method "
+        "base or rw; default: 14.",
     ),
 ]
 Shift = Annotated[
@@ -131,7 +131,7 @@ ObjectWeight = Annotated[
         min=0,
         max=1000,
         callback=check_finite,
-        help="Added to the weight of squared errors where the object is, which is 1 elsewhere.",
+        help="Extra loss weight of the object, added to the base weight of 1.",
         rich_help_panel=POCKET_PANEL,
     ),
 ]
@@ -140,7 +140,7 @@ MaxContext = Annotated[
     typer.Option(
         "--context",
         min=1,
-        help="Windows have 1 to N chunks of clean context; half of the longer ones begin with the clip's first chunk.",
+        help="Windows follow 1 to N clean chunks; half of the longer contexts begin with the clip's first chunk.",
         metavar="N",
         rich_help_panel=POCKET_PANEL,
     ),

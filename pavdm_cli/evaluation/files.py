@@ -68,7 +68,7 @@ def measure_file(
 def world_meter(video: VideoInfo, features: bool) -> tuple[WorldMeter | None, dict[str, Any]]:
     """A meter that applies the probe to a video, if needed, and its part of the key of stored rows.
 
-    Needed to check the prompts of videos of the painted world, and for features of any video.
+    Needed to check the prompts of videos of the rendered world, and for features of any video.
     """
     metadata = _metadata(video.path)
     if not features and "prompt" not in metadata:

@@ -1,4 +1,4 @@
-"""Compares a video of the painted world with its prompt: words, object count, color, speed and identity over time.
+"""Compares a video of the rendered world with its prompt: words, object count, color, speed and identity over time.
 
 The scene of a caption can be rendered. Words and counts are classified by the probe, which was trained on renders; the
 object's color, speed and identity are measured by template matching.

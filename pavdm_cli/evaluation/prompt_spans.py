@@ -1,4 +1,4 @@
-"""The scenes that a video of the painted world should show, and when: one span per prompt."""
+"""The scenes that a video of the rendered world should show, and when: one span per prompt."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PromptSpan:
 
 
 def stored_spans(path: Path) -> tuple[PromptSpan, ...]:
-    """The spans of a video of the painted world, by its metadata; none for any other video.
+    """The spans of a video of the rendered world, by its metadata; none for any other video.
 
     Also none where the captions describe only a part: for videos that start from an image, and their continuations or
     those of videos from other programs.

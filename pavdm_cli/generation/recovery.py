@@ -73,14 +73,14 @@ class Recovery:
 
     def note_or_raise(self, part: str, chunk: int, problem: tuple[str, str], dtype: str) -> None:
         """Note a successful retry, or raise. Raises: InvalidOutputError."""
-        location = self._place(chunk)
+        location = self._describe_location(chunk)
         if not problem[1]:
             self.notes.append(f"the {part} produced {problem[0]} {location}; recomputed in float32")
             return
         attempts = "twice in float32" if dtype == "float32" else f"in {dtype} and again in float32"
         raise InvalidOutputError(f"the {part} produced {problem[1]} {location}, {attempts}", HINT)
 
-    def _place(self, chunk: int) -> str:
+    def _describe_location(self, chunk: int) -> str:
         if chunk >= 0:
             return f"in chunk {chunk + 1}"
         return f"in warm-up chunk {chunk + self.warmup + 1}" if self.warmup else "in the re-noised end of the input"

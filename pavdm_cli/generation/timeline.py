@@ -138,7 +138,7 @@ def parse_timeline(at: Any = (), timeline: Any = ()) -> tuple[PromptChange, ...]
     Raises: UsageError, InputError.
     """
     if at and timeline:
-        raise UsageError("--at and --timeline cannot be combined", "give one of them")
+        raise UsageError("--at and --timeline cannot be combined", "use only one of them")
     if isinstance(timeline, (str, Path)):
         return read_timeline(Path(timeline))
     pairs = at.items() if isinstance(at, Mapping) else [at] if isinstance(at, str) else at
@@ -202,7 +202,7 @@ def check_timeline(has_prompt: bool, changes: Sequence[PromptChange], blend: flo
             raise UsageError("--blend needs more than one prompt", "add --at, or omit --blend")
         return
     if not has_prompt:
-        raise UsageError("--at needs an initial prompt", "give it a prompt to begin with")
+        raise UsageError("--at needs an initial prompt", "add an initial prompt")
     if len(changes) > MAX_CHANGES:
         raise UsageError(f"a timeline has at most {MAX_CHANGES} prompts, got {len(changes)}", "omit some")
     for change in changes:

@@ -99,7 +99,7 @@ def copy_file(source: Path, target: Path) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OutputError(
-            f"cannot write {target}: {error.strerror or error}", "free some space, or --folder"
+            f"cannot write {target}: {error.strerror or error}", "free some space, or choose another --folder"
         ) from error
 
 
@@ -145,7 +145,7 @@ def _indexed_names(path: Path) -> set[str]:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Replace a path by a link. Raises: OSError."""
+    """Replace a path with a link. Raises: OSError."""
     if target.is_symlink() and os.readlink(target) == str(source):
         return
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -125,15 +125,13 @@ def _locate_indexed(index: Path, files: list[Path], unused_prefixes: tuple[str, 
     """Like `locate_tensors`, for files with an index. Raises: ModelError."""
     files_by_name = _read_index(index)
     if strays := [path.name for path in files if path not in files_by_name.values()]:
-        raise ModelError(
-            f"{index} does not name {_first(strays)} in its folder", "move away what does not belong there"
-        )
+        raise ModelError(f"{index} does not list {_first(strays)} in its folder", "remove the files of other models")
     indexed_files = {name: path for name, path in files_by_name.items() if not name.startswith(unused_prefixes)}
     actual = _find_tensors(sorted({*indexed_files.values()}), unused_prefixes)
     wrong = [f"{name} is not in {path.name}" for name, path in indexed_files.items() if actual.get(name) != path]
     wrong += [f"{name} in {actual[name].name} is not in the index" for name in actual.keys() - indexed_files.keys()]
     if wrong:
-        raise ModelError(f"{index} does not fit its files: {_first(sorted(wrong))}", "are these of several downloads?")
+        raise ModelError(f"{index} does not match its files: {_first(sorted(wrong))}", "download them again")
     return actual
 
 
@@ -234,4 +232,4 @@ def check_tensors(model: dict[str, Tensor], tensors: StoredTensors) -> None:
         if model[name].is_floating_point() and kinds[name] not in FLOATS:
             wrong.append(f"{tensors.name_in_file(name)} is {kinds[name]}, not a float")
     if wrong:
-        raise ModelError(f"{tensors.folder} does not fit: {_first(sorted(wrong))}", "are these another model's?")
+        raise ModelError(f"{tensors.folder} does not fit: {_first(sorted(wrong))}", "use the weights of this model")

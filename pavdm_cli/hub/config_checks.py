@@ -10,7 +10,7 @@ from pavdm_cli.errors import ModelError
 from pavdm_cli.runtime.untrusted import integer, mismatches, summarize
 
 Limits = Mapping[str, tuple[int, int]]  # minimum and maximum of every integer
-HINT = "is it cut short, or another model's?"
+HINT = "the file may be truncated, or belong to another model"
 
 
 def within(card: Mapping[str, int], times: int = 8) -> dict[str, tuple[int, int]]:

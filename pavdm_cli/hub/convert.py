@@ -24,7 +24,7 @@ SMALL = 1 << 20  # bytes
 BUILDERS = (b"cbuiltins\n", b"c__builtin__\n", b"c_codecs\n")  # of bytes as many as a pickle asks for
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 DTYPES = (*FLOATS, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
-ODD = "it was not loaded; weights are dense tensors of real numbers, each with memory of its own"
+ODD = "it was not loaded; weights must be dense tensors of real numbers, each with its own storage"
 
 
 def convert(folder: Path) -> list[Path]:
@@ -40,7 +40,7 @@ def convert(folder: Path) -> list[Path]:
 def _convert(path: Path) -> Path:
     target = path.with_suffix(".safetensors")
     if target.exists():
-        raise ModelError(f"{target} is there already", "delete it to convert again")
+        raise ModelError(f"{target} already exists", "delete it to convert again")
     try:
         tensors = _read(path)
     except InvalidError as error:
@@ -60,7 +60,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     except InvalidError:
         raise
     except Exception as error:  # pickle, zip and tensors each fail in their own ways
-        raise ModelError(f"{path} holds more than tensors, or is cut short", "it was not loaded") from error
+        raise ModelError(f"{path} contains more than tensors, or is truncated", "it was not loaded") from error
     tensors = _unwrap(content)
     _check_bytes(tensors, path.stat().st_size)
     return _separate(tensors)
@@ -71,7 +71,7 @@ def _check_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise InvalidError("it is compressed, as torch.save never writes it")
+            raise InvalidError("it is compressed, which torch.save never does")
         pickles = [member for member in members if member.filename.endswith(".pkl")]
         if any(member.file_size > MAX_PICKLE_BYTES for member in pickles):
             raise InvalidError(f"its list of tensors has more than {MAX_PICKLE_BYTES} bytes")
@@ -93,7 +93,7 @@ def _unwrap(content: Any) -> dict[str, Tensor]:
             raise InvalidError(f"a tensor is named {summarize(name)}")
         if type(value) not in (Tensor, nn.Parameter):
             raise InvalidError(f"{summarize(name)} is not a tensor")
-        if problem := _oddity(value):
+        if problem := _unsupported_reason(value):
             raise InvalidError(f"{summarize(name)} is {problem}")
     return content
 
@@ -104,7 +104,7 @@ def _is_name(name: object) -> bool:
     return name.isprintable()  # so neither surrogates nor control characters
 
 
-def _oddity(value: Tensor) -> str:
+def _unsupported_reason(value: Tensor) -> str:
     """Why a tensor cannot be weights, or empty."""
     if value.device.type != "cpu":
         return f"on the device {value.device.type}, without values"
@@ -115,7 +115,7 @@ def _oddity(value: Tensor) -> str:
     if value.dtype not in DTYPES:
         return f"of {value.dtype}"
     if value.numel() * value.itemsize > value.untyped_storage().nbytes():
-        return "expanded: it repeats what it holds"
+        return "expanded: larger than its storage"
     return ""
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ENDPOINT = "https://huggingface.co"
 RETRY = "downloaded data is kept: run the command again to continue"
-NETWORK = f"see whether the network, or the proxy in HTTPS_PROXY, reaches it; {RETRY}"
-ACCESS = "accept its terms on its page there, then `hf auth login` or set HF_TOKEN"
+NETWORK = f"check the network connection, or the proxy in HTTPS_PROXY; {RETRY}"
+ACCESS = "accept the terms on the repository's page, then run `hf auth login` or set HF_TOKEN"
 UNFINISHED = ".part"
 EXTRA_FILES = ("config.json", "spiece.model")
 WEIGHTS, PICKLED = (".safetensors", ".safetensors.index.json"), (".bin", ".pt", ".pth")
@@ -77,7 +77,7 @@ def list_files(part: WeightPart, endpoint: str = ENDPOINT) -> list[RemoteFile]:
             if name in selected_names
         ]
     except (AttributeError, TypeError, ValueError) as error:
-        raise ModelError(f"{endpoint} gave no list of {part.repo}'s files", RETRY) from error
+        raise ModelError(f"{endpoint} did not list the files of {part.repo}", RETRY) from error
 
 
 def _hashes(name: str, file: Any) -> tuple[str, str]:
@@ -85,7 +85,7 @@ def _hashes(name: str, file: Any) -> tuple[str, str]:
     hashes = (file.lfs.sha256, "") if file.lfs else ("", file.blob_id)
     if not any(hashes):
         raise ModelError(
-            f"the repository gives no hash of {name}, so that the download could not be checked", "download it by hand"
+            f"the repository has no hash for {name}, so a download cannot be verified", "download it manually"
         )
     return hashes
 
@@ -116,7 +116,7 @@ def select_files(names: list[str]) -> set[str]:
     top = [name for name in names if "/" not in name]
     weights = [name for name in top if name.endswith(WEIGHTS)] or [name for name in top if name.endswith(PICKLED)]
     if not weights:
-        raise ModelError("the repository has no weights", "its layout has changed: download them by hand")
+        raise ModelError("the repository has no weights", "its layout has changed: download them manually")
     return {*weights, *(name for name in top if name in EXTRA_FILES)}
 
 
@@ -133,7 +133,8 @@ def download(file: RemoteFile, folder: Path, report: Callable[[int], None]) -> s
         sha256 = _verify(file, part)
         os.replace(part, path)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}", "free some space, or --folder") from error
+        hint = "free some space, or choose another --folder"
+        raise OutputError(f"cannot write {path}: {error.strerror or error}", hint) from error
     return sha256
 
 

@@ -73,7 +73,7 @@ def pull(todo: PullPlan, report: Callable[[int], None]) -> None:
     folder, free = todo.folder, free_space(todo.folder)
     if todo.remaining > free:
         raise OutputError(
-            f"{todo.remaining / 1e9:.1f} GB are needed in {folder}, {free / 1e9:.1f} GB are free",
+            f"{folder} needs {todo.remaining / 1e9:.1f} GB, but only {free / 1e9:.1f} GB is free",
             "free some space, or choose another --folder",
         )
     entries = _manifest(folder)["files"]
@@ -152,7 +152,7 @@ def _manifest(folder: Path) -> dict[str, Any]:
         raise ModelError(error.message, "delete it and pull again: other files are kept") from error
     files = manifest.get("files")
     if not isinstance(files, dict) or not all(name.isprintable() and _is_entry(files[name]) for name in files):
-        raise ModelError(f"{path} is not what `pavdm models pull` writes", "delete it and pull again")
+        raise ModelError(f"{path} was not written by `pavdm models pull`", "delete it and pull again")
     if any(not (folder / name).resolve().is_relative_to(folder.resolve()) for name in files):
         raise ModelError(f"{path} names files outside its folder", "delete it and pull again")
     return {"files": files, "whole": bool(manifest.get("whole"))}

@@ -161,14 +161,14 @@ def _reject(folder: Path, config: dict[str, Any], specs: Sequence[ModelSpec], hi
         if _matches_architecture(names, architectures):
             advice = f"give the folder that holds {', '.join(entry[0] for entry in parts if entry[2] is spec)}"
             raise ModelError(f"{folder} is only the {part} of a model", f"{advice}; {hint}")
-    architecture = summarize(names[0]) if names else "it does not say which"
+    architecture = summarize(names[0]) if names else "none declared"
     raise ModelError(f"{folder} is a model with an unknown architecture: {architecture}", hint)
 
 
 def _architectures_of(path: Path, config: dict[str, Any]) -> list[str]:
     """The architectures that a configuration declares. Raises: ModelError if they are not strings."""
     if wrong := untrusted.mismatches(config, DECLARATIONS):
-        raise ModelError(f"{path} does not say what it is: {wrong[0]}", "is it a model's configuration?")
+        raise ModelError(f"{path} declares no valid architecture: {wrong[0]}", "it may not be a model configuration")
     single = [config.get("_class_name"), *(config.get("architectures") or []), config.get("model_type")]
     return [name for name in single if name]
 

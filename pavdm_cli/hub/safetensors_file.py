@@ -56,7 +56,7 @@ def check_header(path: Path) -> None:
         check_regular(status)
         length = int.from_bytes(file.read(8), "little")
         if not 2 <= length <= min(MAX_BYTES, status.st_size - 8):
-            raise InvalidError("its header is longer than the file, or than any is")
+            raise InvalidError("its header has an invalid length")
         header = file.read(length)
     try:
         entries = parse_json(header.decode())

@@ -35,7 +35,7 @@ def check_room(subject: str, size: int, device: torch.device, hint: str) -> None
     """Reject weights that do not fit, before any of them is loaded. Raises: DeviceError."""
     free = free_bytes(device)
     if free is not None and size > free:
-        raise DeviceError(f"{subject} takes {gigabytes(size)} on {device.type}, {gigabytes(free)} are free", hint)
+        raise DeviceError(f"{subject} needs {gigabytes(size)} on {device.type}; only {gigabytes(free)} is free", hint)
 
 
 def gigabytes(count: int) -> str:

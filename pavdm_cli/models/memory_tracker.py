@@ -42,7 +42,7 @@ class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = self.now
 
     def peak_bytes(self, call: Callable[[], object]) -> int:
-        """The most bytes that a call holds beyond those before it, including its result."""
+        """Peak bytes of a call, in addition to those allocated before it, including its result."""
         before = self.now
         self.reset_peak()
         call()

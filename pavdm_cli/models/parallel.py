@@ -2,7 +2,7 @@
 
 Rank 0 encodes prompts, draws noise, solves, decodes and writes. For each call of the transformer it broadcasts the
 inputs; with guidance, ranks of odd number run the unconditional pass, and rank 1 sends back the velocity. Calls travel
-over gloo, which notices at once that a process has ended, and so do tensors on a CPU. Where the weights are sharded,
+over gloo, which detects immediately that a process ended, and so do tensors on a CPU. Where the weights are sharded,
 all processes gather them in every call, so that they make the same calls in the same order.
 """
 

@@ -166,7 +166,7 @@ class ModelSpec:
         height, width = (side * factor for side in self.size)
         if factor > 1 and (height > MAX_UPSCALED_SIZE[0] or width > MAX_UPSCALED_SIZE[1]):
             limit = f"the maximum is {MAX_UPSCALED_SIZE[1]}x{MAX_UPSCALED_SIZE[0]}"
-            raise UsageError(f"--scale {factor} makes {width}x{height} pixels: {limit}", "give a smaller one")
+            raise UsageError(f"--scale {factor} makes {width}x{height} pixels: {limit}", "use a smaller factor")
 
     def check_fps(self, fps: float) -> None:
         """Reject frames per second that the model does not support. Raises: UsageError."""

@@ -1,4 +1,4 @@
-"""Animals of the painted world: bird, butterfly and rubber duck; they face right."""
+"""Animals of the rendered world: bird, butterfly and rubber duck; they face right."""
 
 from __future__ import annotations
 

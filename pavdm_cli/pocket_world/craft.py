@@ -1,4 +1,4 @@
-"""Craft of the painted world: boat, airplane, rocket, airship and flying saucer; those with a bow face right."""
+"""Craft of the rendered world: boat, airplane, rocket, airship and flying saucer; those with a bow face right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The colors of the painted world, red, green, blue from 0 to 1."""
+"""The colors of the rendered world, red, green, blue from 0 to 1."""
 
 from __future__ import annotations
 

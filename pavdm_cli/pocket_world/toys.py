@@ -1,4 +1,4 @@
-"""Toys of the painted world: ball, kite, balloon and umbrella."""
+"""Toys of the rendered world: ball, kite, balloon and umbrella."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenes of a small painted world, and the motion of their objects."""
+"""Scenes of a small rendered world, and the motion of their objects."""
 
 from __future__ import annotations
 

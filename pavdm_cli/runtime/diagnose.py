@@ -32,7 +32,7 @@ DEVICE_HINTS = {  # by text in a RuntimeError; the first that matches
     "no kernel image": f"this torch was not built for this GPU: {CPU}",
     "NVIDIA driver": f"the driver and torch do not match: {CPU}",
     "CUDA driver": f"the driver and torch do not match: {CPU}",
-    "NCCL": "check that every process still runs and reaches the others; NCCL_DEBUG=INFO tells more",
+    "NCCL": "check that all processes are running and can reach each other; NCCL_DEBUG=INFO prints more",
     "for the MPS device": "PYTORCH_ENABLE_MPS_FALLBACK=1 runs it on the CPU, or use --device cpu",
     **dict.fromkeys(("MPS backend", "MPS device", "Metal"), "use --device cpu"),
     **dict.fromkeys(("CUDA error", "HIP error", "Triton Error", "cuDNN error", "CUDNN_STATUS"), AGAIN),

@@ -17,7 +17,7 @@ from typing import Any
 
 from pavdm_cli.runtime.interrupt import INTERRUPTED, SCHEDULER, Interrupted, exit_code_of, exit_interrupted
 
-PATIENCE = 5.0  # seconds that closing a file may take before a further signal ends the process at once
+PATIENCE = 5.0  # seconds that closing a file may take before another signal ends the process immediately
 Handler = Callable[[int, FrameType | None], object]
 
 
@@ -25,7 +25,7 @@ def install_signal_handlers() -> None:
     """From now on a signal ends this process without a traceback, however many follow it.
 
     The first one raises KeyboardInterrupt. While a module is being imported, where C code turns that into any other
-    error, it ends the process at once, as every later one does. While the interpreter shuts down, after its last
+    error, it ends the process immediately, like every later one. While the interpreter shuts down, after its last
     callback, signals are ignored: it would restore their default, which kills the process with another exit code.
     """
     numbers: list[int] = []
@@ -43,7 +43,7 @@ def install_signal_handlers() -> None:
 
 
 def exit_on_signal(code: int) -> None:
-    """From now on a signal ends this process at once with `code`, and without a word: its streams are flushed."""
+    """From now on a signal ends this process immediately and silently with `code`: its streams are flushed."""
     _install(lambda number, frame: os._exit(code))
 
 

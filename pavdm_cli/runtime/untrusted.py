@@ -30,7 +30,7 @@ class NotJSONError(InvalidError):
 def read_file(path: str | os.PathLike[str], max_bytes: int = MAX_BYTES) -> bytes:
     """The content of a regular file of at most `max_bytes`. Raises: InvalidError, OSError.
 
-    A pipe without a writer is refused at once, without waiting for a writer.
+    A pipe without a writer is rejected immediately, without waiting for a writer.
     """
     with open(path, "rb", opener=open_nonblocking) as file:
         check_regular(os.fstat(file.fileno()))

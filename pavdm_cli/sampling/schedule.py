@@ -34,7 +34,7 @@ class Schedule:
     restart: int = 0  # chunks per window if windows follow one another; 0: rolling window
     sink: range = range(0)  # attention sink: first chunks that stay in front of the context
     # Chunks at which another sink replaces it: the first chunk whose window no longer sees the old one, and the first
-    # chunk of the new one, as many as before.
+    # chunk of the new one, which has the same length.
     sink_changes: tuple[tuple[int, int], ...] = ()
     # Number of RoPE positions before the window, repeated if the context is longer; None: no limit.
     positions: int | None = None

@@ -1,4 +1,4 @@
-"""Who may ask: host names (DNS rebinding), origins (CSRF), the token, and the size of what is sent."""
+"""Request filtering: host names (DNS rebinding), origins (CSRF), the token, and the size of what is sent."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Guard:
         """Status and message of a request that is refused."""
         host = headers.get("host", "")
         if not self._is_own_name(host):
-            return 421, "this server does not have that name; see --allow-host"
+            return 421, "host name not allowed; see --allow-host"
         if not _is_same_origin(headers, host, scope["method"]):
             return 403, "requests from other sites are rejected"
         length = headers.get("content-length", "0")
@@ -109,7 +109,7 @@ class Guard:
         return self._settings.max_upload if is_form else MAX_JSON
 
     def _count_bytes(self, headers: Headers, receive: Receive) -> Receive:
-        """`receive` that counts bytes: a body sent in chunks does not say its length before."""
+        """`receive` that counts bytes: a chunked body does not announce its length."""
         limit, num_received = self._max_bytes(headers), 0
 
         async def receive_counted() -> Message:

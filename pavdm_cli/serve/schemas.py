@@ -118,10 +118,10 @@ class ExtendVideo(Sampling):
     seconds: Number | str | None = Field(None, examples=["8"])
     start: Literal["clip", "noised"] = "clip"
     audio: Literal["keep", "silence", "drop"] = "keep"
-    size: Size = Field(None, description="Only that of the video, which the continuation keeps.")
-    fps: Number | None = Field(None, description="Only that of the video, which the continuation keeps.")
-    model_size: Size = Field(None, description="Of the model's frames. Default: that of the video's.")
-    model_fps: Number | None = Field(None, description="Of the model's frames. Default: that of the video's.")
+    size: Size = Field(None, description="If given, it must equal that of the source video.")
+    fps: Number | None = Field(None, description="If given, it must equal that of the source video.")
+    model_size: Size = Field(None, description="Of the model's frames. Default: as for the source video.")
+    model_fps: Number | None = Field(None, description="Of the model's frames. Default: as for the source video.")
     only_new: bool = False
 
 
@@ -167,8 +167,8 @@ class Video(BaseModel):
     error: VideoError | None = None
     model: str
     prompt: str
-    caption: str = Field(description="the prompt as the model gets it, with what is filled in")
-    notes: list[str] = Field(description="words that the model does not know, what is filled in, and the like")
+    caption: str = Field(description="the prompt as passed to the model, with missing attributes filled in")
+    notes: list[str] = Field(description="for example about unknown words and attributes that were filled in")
     seconds: str
     size: str = Field(description="of the file, as in requests")
     scale: int | None = Field(None, description="how much larger the file's frames are than the model's")
@@ -178,7 +178,7 @@ class Video(BaseModel):
     seed: int
     fps: float = Field(description="frames per second of playback")
     frames: int
-    total_frames: int = Field(description="0: until it is stopped")
+    total_frames: int = Field(description="0 for an endless video")
     render_fps: float = Field(description="frames that are rendered per second")
     timeline: list[Change]
     live: bool

@@ -72,7 +72,7 @@ class Service:
     def queue(self, record: VideoRecord) -> Video:
         """Store a video to be rendered. Raises: HTTPException if too many wait."""
         if self.store.count_waiting() >= self.settings.max_queue:
-            raise HTTPException(429, f"{self.settings.max_queue} videos are waiting already", {"retry-after": "60"})
+            raise HTTPException(429, f"the queue is full: {self.settings.max_queue} videos", {"retry-after": "60"})
         self.store.add(record)
         self.worker.wake()
         return self.describe(record)

@@ -21,7 +21,7 @@ class ServeSettings:
     host: str = LOOPBACK_NAMES[1]
     port: int = 8420
     token: str = ""  # that every request must carry; empty: none, on loopback
-    allowed_names: frozenset[str] = frozenset()  # host names, beside those of loopback
+    allowed_names: frozenset[str] = frozenset()  # host names, in addition to those of loopback
     device: str = "auto"
     max_queue: int = 256  # videos that wait
     max_upload: int = 64 << 20  # bytes of a request with a file

@@ -123,9 +123,9 @@ class Worker:
         except Exception as error:
             problem = diagnose(error)
             self.models.loaded = None  # which the failure may have left in any state
-            self._settle(record.id, session, problem.as_line()[:1000])
+            self._store_outcome(record.id, session, problem.as_line()[:1000])
         else:
-            self._settle(record.id, session, result=result)
+            self._store_outcome(record.id, session, result=result)
 
     def _request(self, record: VideoRecord, session: Session) -> Request:
         """The request of a video, with a new prompt if its user gave one."""
@@ -169,7 +169,9 @@ class Worker:
 
         return RunControl(on_frames, self._interrupt.is_set, stopped_by_user=stopped_by_user, on_chunk=on_chunk)
 
-    def _settle(self, video_id: str, session: Session, error: str = "", result: WriteResult | None = None) -> None:
+    def _store_outcome(
+        self, video_id: str, session: Session, error: str = "", result: WriteResult | None = None
+    ) -> None:
         """Store how a render ended: complete, failed, or interrupted by an action, a new prompt or a shutdown."""
         with self._lock:
             self._current = ""

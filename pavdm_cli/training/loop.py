@@ -84,7 +84,7 @@ class TrainState:
 
 
 StepReport = Callable[[int, dict[str, float]], None]
-HINT = "give another --output-dir, or remove the checkpoint"
+HINT = "choose another --output-dir, or remove the checkpoint"
 
 
 def train(
@@ -132,7 +132,7 @@ def load_checkpoint(state: TrainState, checkpoint: Path) -> None:
     """Restore a state, written by any number of processes. Raises: ModelError."""
     stored, name = _read_checkpoint(checkpoint, mmap=state.processes.world_size > 1), state.task.name
     if stored.get("name", name) != name:
-        raise ModelError(f"{checkpoint} is of a run of the {stored['name']}, not of the {name}", HINT)
+        raise ModelError(f"{checkpoint} belongs to a run of the {stored['name']}, not the {name}", HINT)
     try:
         current, weights = state.task.model.state_dict(), stored["model"]
         _load_trained(state.task.model, {n: shard_like(value, current.get(n, value)) for n, value in weights.items()})

@@ -1,4 +1,4 @@
-"""Scenes of the painted world to test with, and a short way to paint them."""
+"""Scenes of the rendered world to test with, and a short way to paint them."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ SYMBOLS = (
     _rule("&amp", ""),  # an escaped ampersand, its semicolon excepted
     _rule(r"\d{1,3}(?:\.\d{1,3}){3}", " "),  # an IP address
     _rule(r"\d:\d\d\s+$", ""),  # a time at the end, before white space
-    _rule(r"\\n", " "),  # a line end that is spelt out
+    _rule(r"\\n", " "),  # a literal backslash-n
     _rule(r"#\d{1,3}\b", ""),  # #1 to #999
     _rule(r"#\d{5,}\b", ""),  # #12345 and longer
     _rule(r"\b\d{6,}\b", ""),  # a number of six digits or more
@@ -140,7 +140,7 @@ def _without_markup(text: str) -> str:
 
 
 def _split_compounds(text: str) -> str:
-    """Replace hyphens and underscores by spaces if there are more than three: this-is-my-cute-cat."""
+    """Replace hyphens and underscores with spaces if there are more than three: this-is-my-cute-cat."""
     return JOINT.sub(" ", text) if len(JOINT.findall(text)) > 3 else text
 
 

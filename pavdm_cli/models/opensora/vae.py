@@ -155,6 +155,6 @@ def sample_posterior(moments: Tensor, sample: Sampler) -> Tensor:
 
 
 def frame_count(latents: int) -> int:
-    """The least number of frames for `latents`: a unit's first stands for at least one, each other for four more."""
+    """The minimum number of frames for `latents`: a unit's first stands for at least one, each other for four more."""
     units, remainder = divmod(latents, LATENTS)
     return FRAMES * units + max(0, 4 * remainder - 3)

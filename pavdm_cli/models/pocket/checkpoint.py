@@ -106,10 +106,10 @@ def _check_words(words: list[str], text: PocketTextModel, path: Path) -> None:
     hint = f"continue its training: `pavdm train denoiser --init {path}`"
     if words != [*VOCABULARY]:
         difference = ", ".join(sorted({*words} ^ {*VOCABULARY})[:5]) or "their order"
-        counts = f"{len(words)} words, this version {len(VOCABULARY)}"
+        counts = f"{len(words)} words, but this version knows {len(VOCABULARY)}"
         raise ModelError(f"{path} knows {counts}; they differ in {difference}", hint)
     if len(text.places) != LENGTH:
-        raise ModelError(f"{path} reads {len(text.places)} words of a prompt, this version {LENGTH}", hint)
+        raise ModelError(f"{path} reads {len(text.places)} prompt words, but this version reads {LENGTH}", hint)
 
 
 def training_metadata(path: Path) -> dict[str, Any]:

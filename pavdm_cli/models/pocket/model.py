@@ -1,4 +1,4 @@
-"""The bundled model without its weights: a small painted world, on any CPU."""
+"""The bundled model without its weights: a small rendered world, on any CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 VAE_FILE, DENOISER_FILE = "vae.safetensors", "denoiser.safetensors"
 SPEC = ModelSpec(
     name="pocket",
-    description="the bundled model: a small painted world, on any CPU, with no download",
+    description="the bundled model: a small rendered world, on any CPU, with no download",
     license="Apache-2.0",
     folder=Path(__file__).parent / "weights",
     size=(128, 192),
@@ -39,7 +39,7 @@ SPEC = ModelSpec(
     join=JoinConfig(latents=20, guidance=2.0),
     scale=2,
     method="pa",
-    world="its own painted world",
+    world="its own rendered world",
     example_prompts=(
         "a red balloon drifting over green hills at sunset, the camera pans left",
         "a white boat bobbing on the sea at night",

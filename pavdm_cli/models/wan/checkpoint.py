@@ -14,7 +14,7 @@ from pavdm_cli.models.wan.config import MEAN_21, MEAN_22, PATCH, STD_21, STD_22,
 from pavdm_cli.models.wan.names import original_name, original_vae_names, transformers_name
 from pavdm_cli.runtime.untrusted import list_of, number
 
-HINT = "is it cut short, or another model's?"
+HINT = "the file may be truncated, or belong to another model"
 # Files of the original layout that belong to another part than the transformer.
 OTHER_PARTS = {"vae": re.compile("vae", re.IGNORECASE), "text_encoder": re.compile("t5", re.IGNORECASE)}
 TOKENIZERS = ("tokenizer", "google/umt5-xxl", "text_encoder")

@@ -53,7 +53,7 @@ def check_loadable(variant: Variant, spec: ModelSpec, placement: Placement) -> N
     sizes, vae_sizes, transformer, vae = read_headers(spec)
     if vae_sizes.channels != sizes.in_channels or sizes.in_channels != sizes.out_channels:
         reads = f"{sizes.in_channels} channels to {sizes.out_channels}"
-        raise ModelError(f"the transformer of {weights_folder(spec)} takes {reads}, its VAE {vae_sizes.channels}", HINT)
+        raise ModelError(f"{weights_folder(spec)}: transformer maps {reads}, VAE has {vae_sizes.channels}", HINT)
     if vae_sizes.scale != variant.vae.scale:
         raise ModelError(f"the VAE of {weights_folder(spec)} is not that of {variant.spec.name}", HINT)
     transformer_bytes = weight_bytes(transformer, DTYPES[placement.precision]) * placement.load_transformer

@@ -103,7 +103,7 @@ class WanModel:
 
     @property
     def text_tokens(self) -> int:
-        """Every prompt is padded to as many, and the padding is attended to."""
+        """Every prompt is padded to this number, and the padding is attended to."""
         return TEXT_LENGTH
 
     def truncation_notes(self, text: str) -> list[str]:

@@ -88,7 +88,7 @@ def build(config: Mapping[str, Any]) -> Any:
         sizes = library.UMT5Config(**config, feed_forward_proj="gated-gelu", layer_norm_epsilon=1e-6)
         return library.UMT5EncoderModel(sizes)
     except Exception as error:  # the library has many for sizes that make no sense
-        raise ModelError("umT5's sizes make no sense", "is it another model's encoder?") from error
+        raise ModelError("the umT5 configuration is inconsistent", "it may belong to another model") from error
 
 
 def activation_bytes(config: Mapping[str, Any], dtype: torch.dtype) -> int:

@@ -20,7 +20,7 @@ from pavdm_cli.models.wan.vae import GROUP, WanVAE
 from pavdm_cli.models.wan.vae_layers import FeatureCache
 
 # Latents before its own that a frame depends on: the decoder's convolutions, 2 frames each, at their frame rates.
-# After as many latents the state of a stream is bit for bit the same, whatever came before them.
+# After this many latents the state of a stream is bit-identical, whatever came before them.
 REPLAY = 38
 
 Piece = Callable[[Tensor, FeatureCache], Tensor]

@@ -24,7 +24,7 @@ def new_prompt(video_id: VideoId, body: NewPrompt, service: Serving) -> Video:
     """A prompt that takes effect at the next shift of the window; the file stores it in its timeline."""
     record = _get_unfinished(video_id, service)
     if record.kind in ("redo", "remix"):
-        raise HTTPException(409, "a redo cannot be steered: give it its prompt at the start")
+        raise HTTPException(409, "the prompt of a redo or remix can only be set when it is created")
     prompt = " ".join(body.prompt.split())
     format_prompts(replace(request_of(record, service.settings), prompt=prompt, timeline=()))
     return _change(record, service, {"new_prompt": prompt}, {"new_prompt": prompt})

@@ -18,15 +18,15 @@ router = APIRouter()
 
 @router.get("/healthz")
 def health(service: Serving) -> Health:
-    """Whether the server works, and how many videos wait."""
+    """Whether the server is healthy, and how many videos are queued or being rendered."""
     if not service.worker.is_alive:
-        raise HTTPException(503, "the worker has ended")
+        raise HTTPException(503, "the render worker is not running")
     return Health(version=__version__, waiting=service.store.count_waiting())
 
 
 @router.get("/v1/models")
 def models() -> ModelList:
-    """The models whose weights are here, with what their prompts can say."""
+    """The models whose weights are installed, with help on their prompts."""
     return ModelList(data=[_describe(model) for model in registry.all_models() if _is_ready(model)])
 
 

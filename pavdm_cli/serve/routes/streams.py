@@ -31,14 +31,14 @@ STREAM = {"content": dict.fromkeys(MEDIA_TYPES.values(), BINARY)}
 async def stream(video_id: VideoId, service: Serving, codec: Codec | None = None) -> Response:
     """The frames as they are rendered: H.264 in fragmented MP4, or VP9 in WebM, with one fragment per chunk.
 
-    Waits for the first frame. A stream that nobody has asked for before begins with the next chunk.
+    Waits for the first frame. The first request for a codec starts its stream at the next chunk.
     """
     record = get_record(video_id, service)
     if record.state == "completed":
         return RedirectResponse(f"/v1/videos/{video_id}/content", 303)
     if record.state == "failed":
         raise HTTPException(409, f"{video_id} failed: {record.error}")
-    codec = _encodable(codec)
+    codec = _choose_codec(codec)
     session = service.hub.open(video_id)
     if record.state == "paused" and not session.is_live:
         raise HTTPException(409, f"{video_id} is paused: see /v1/videos/{video_id}/partial")
@@ -50,7 +50,7 @@ async def stream(video_id: VideoId, service: Serving, codec: Codec | None = None
     return StreamingResponse(_fragments(live, first, fragments), media_type=live.media_type)
 
 
-def _encodable(codec: Codec | None) -> Codec:
+def _choose_codec(codec: Codec | None) -> Codec:
     """The codec, or the preferred one. Raises: HTTPException if the server cannot encode it."""
     codecs = available_codecs()
     if not codecs or codec not in (None, *codecs):
@@ -87,12 +87,12 @@ async def _events(record: VideoRecord, session: Session | None, service: Service
 
 @router.get("/partial", response_class=Response, responses={200: STREAM})
 def partial(video_id: VideoId, service: Serving, codec: Literal["vp9"] | None = None) -> Response:
-    """The file as far as it is written: it plays. `codec`: converted while it is sent, without audio."""
+    """The playable part of the file written so far. `codec`: transcoded on the fly, without audio."""
     record = get_record(video_id, service)
     path = playable_file(record, service)
     if codec is None:
         return FileResponse(path, media_type=MEDIA_TYPES[Path(record.file).suffix])
-    _encodable(codec)
+    _choose_codec(codec)
     if not service.transcodes.acquire(blocking=False):
         raise HTTPException(503, "other videos are being converted", {"retry-after": "10"})
     try:
@@ -100,10 +100,10 @@ def partial(video_id: VideoId, service: Serving, codec: Literal["vp9"] | None = 
     except BaseException:
         service.transcodes.release()
         raise
-    return StreamingResponse(_releasing(data, service), media_type=MEDIA_TYPE)
+    return StreamingResponse(_release_when_done(data, service), media_type=MEDIA_TYPE)
 
 
-def _releasing(data: Iterator[bytes], service: Service) -> Iterator[bytes]:
+def _release_when_done(data: Iterator[bytes], service: Service) -> Iterator[bytes]:
     """The data; another video may be converted once it ends, or the viewer has left."""
     try:
         yield from data

@@ -59,7 +59,7 @@ BODY = {
 
 @router.post("", openapi_extra=BODY)
 async def create(request: Request, service: Serving) -> Video:
-    """Queue a video from a prompt, which may begin with an image or continue a video that is sent along."""
+    """Queue a video from a prompt, which may begin with an image or continue an uploaded video."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         body = CreateVideo.model_validate(_json_object(await request.body()))
         return await run_in_threadpool(lambda: service.queue(create_job(body, service.settings)))
@@ -124,7 +124,7 @@ def list_videos(
 @router.post("/extensions", include_in_schema=False)
 @router.post("/characters", include_in_schema=False)
 def not_implemented() -> None:
-    """OpenAI's own edit and extend forms."""
+    """OpenAI's `edits` and `extensions` endpoints, which are not implemented."""
     raise HTTPException(501, "not implemented here; use /v1/videos/{id}/redo and /v1/videos/{id}/extend")
 
 

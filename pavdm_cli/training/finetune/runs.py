@@ -18,7 +18,6 @@ from pavdm_cli.models.devices import pick_device
 from pavdm_cli.models.distributed import ProcessGroup, shard_model
 from pavdm_cli.models.meta_model import module_bytes
 from pavdm_cli.models.spec import ModelSpec
-from pavdm_cli.runtime.printable import pluralize
 from pavdm_cli.training.batches import METHODS, BatchConfig
 from pavdm_cli.training.finetune.dataset import HINT, Skipped, VideoItem, find_captioned_videos, summarize
 from pavdm_cli.training.finetune.encoding import (
@@ -224,7 +223,7 @@ def _hold_out(videos: list[VideoItem], count: int | None) -> tuple[list[VideoIte
     if count is None:
         count = len(videos) // 20 or int(len(videos) >= 10)
     if count >= len(videos):
-        raise UsageError(f"--validation-videos {count} of {pluralize(len(videos), 'video')} leaves none", "use fewer")
+        raise UsageError(f"--validation-videos {count} leaves none of {len(videos)} to train on", "use fewer")
     held_out = {videos[number * len(videos) // count].path for number in range(count)} if count else set()
     return [v for v in videos if v.path not in held_out], [v for v in videos if v.path in held_out]
 

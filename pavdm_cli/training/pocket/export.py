@@ -21,8 +21,8 @@ def export(vae_file: Path, denoiser_file: Path, folder: Path, max_file_bytes: in
     vae, denoiser = checkpoint.load_vae(vae_file), checkpoint.load_denoiser(denoiser_file)
     metadata, own_latents = checkpoint.training_metadata(denoiser_file), fingerprint.latents(vae)
     if metadata.get("latents", own_latents) != own_latents:
-        message = f"{denoiser_file} was trained on latents of another VAE than {vae_file}"
-        raise ModelError(message, "give the --vae of its training, or one trained from it with --freeze-encoder")
+        message = f"{denoiser_file} was trained on latents of a VAE other than {vae_file}"
+        raise ModelError(message, "pass the VAE that it was trained with, or one derived from it with --freeze-encoder")
     vae_metadata = checkpoint.training_metadata(vae_file)
     make_folder(folder)
     checkpoint.save(vae, folder / VAE_FILE, vae_metadata, max_file_bytes)

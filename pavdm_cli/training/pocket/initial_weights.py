@@ -36,8 +36,8 @@ def load_grown(path: Path, vae: PocketVAEConfig) -> Pocket:
     """
     stored, words = checkpoint.load_denoiser_with_words(path)
     if stored.config.stdit.in_channels > vae.latent_channels:
-        channels = f"{stored.config.stdit.in_channels} latent channels, the VAE has {vae.latent_channels}"
-        raise ModelError(f"{path} needs {channels}", "give its own VAE with --vae")
+        channels = f"{stored.config.stdit.in_channels} latent channels, but the VAE has {vae.latent_channels}"
+        raise ModelError(f"{path} needs {channels}", "pass the VAE that it was trained with as --vae")
     model = Pocket(_grown_config(stored.config, vae))
     model.stdit.initialize_weights()
     random, weights = model.state_dict(), stored.state_dict()

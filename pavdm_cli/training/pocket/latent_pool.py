@@ -1,4 +1,4 @@
-"""Clips of the painted world as latents, encoded once and stored in a file."""
+"""Clips of the rendered world as latents, encoded once and stored in a file."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"cannot create the folder {folder}: {error.strerror}", "give another --output-dir"
+            f"cannot create the folder {folder}: {error.strerror}", "choose another --output-dir"
         ) from error
 
 
@@ -180,11 +180,11 @@ def _teacher(options: TrainOptions, objective: Objective) -> Teacher | None:
         return None
     path = objective.teacher or options.init
     if path is None:
-        raise UsageError("--distill-guidance needs a teacher", "give its weights with --teacher or --init")
+        raise UsageError("--distill-guidance needs a teacher", "pass its weights with --teacher or --init")
     scale = checkpoint.training_metadata(path).get("guided", 1.0)
     if scale != 1:
         raise UsageError(
-            f"{path} is already distilled, for a guidance scale of {scale:g}", "give its teacher with --teacher"
+            f"{path} is already distilled, for a guidance scale of {scale:g}", "pass its teacher with --teacher"
         )
     return Teacher(checkpoint.load_denoiser(path).to(pick_device(options.device)), objective.distill_guidance)
 

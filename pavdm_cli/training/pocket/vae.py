@@ -1,4 +1,4 @@
-"""Training pocket's VAE on pairs of frames of the painted world, the frame between them, and the change over them."""
+"""Training pocket's VAE on pairs of frames of the rendered world, the frame between them, and the change over them."""
 
 from __future__ import annotations
 

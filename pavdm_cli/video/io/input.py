@@ -86,7 +86,7 @@ def _unreadable(path: str | os.PathLike[str], file: Path) -> InputError:
     return InputError(f"{path} is not a video that can be read", HINT)
 
 
-def _hint_of_partial(file: Path) -> str:
+def _partial_hint(file: Path) -> str:
     """How to complete a video of which only the partial file exists; empty if there is none."""
     partial = partial_path(file)
     if checkpoint_path(partial).exists():
@@ -105,7 +105,7 @@ def check_input(path: str | os.PathLike[str], hint: str = HINT) -> Path:
     if not exists and re.match(r"\w{2,}:", str(path)):
         raise InputError(f"{path} is an address, not a file", "download it first, then give the file")
     if not exists:
-        raise InputError(f"{path} does not exist", _hint_of_partial(Path(os.path.expanduser(path))) or hint)
+        raise InputError(f"{path} does not exist", _partial_hint(Path(os.path.expanduser(path))) or hint)
     if not regular:
         raise InputError(f"{path} is {'a folder' if file.is_dir() else 'not a regular file'}", hint)
     if empty:

@@ -77,7 +77,7 @@ class EncoderOptions:
     """Rate control and choice of the encoder."""
 
     crf: int = 18
-    segment: int = 0  # the least number of frames encoded together; 0: what keeps the file small
+    segment: int = 0  # the minimum number of frames encoded together; 0: what keeps the file small
     threads: int = 8  # fixed, since the output depends on it
     realtime: bool = False  # for a live stream: no B-frames, VP9 several times faster; larger
     encoder: str = ""  # of an external ffmpeg, such as h264_nvenc; empty: those inside PyAV
@@ -86,7 +86,7 @@ class EncoderOptions:
     resume: EncoderState | None = None  # of an interrupted file, which is continued
 
     def segment_frames(self, rate: Fraction) -> int:
-        """The least number of frames of a segment at a frame rate."""
+        """The minimum number of frames of a segment at a frame rate."""
         return self.segment or max(MIN_SEGMENT_FRAMES, math.ceil(MIN_SEGMENT_SECONDS * rate))
 
 

@@ -40,14 +40,14 @@ class PartialFile:
             status = os.stat(self.path)
         except FileNotFoundError:
             message = f"{self.path} was deleted while it was written: {contents} are lost"
-            raise OutputError(message, "nothing of this run is left: run it again") from None
+            raise OutputError(message, "nothing could be saved: run the command again") from None
         if not self._is_same_file(status):
             message = f"{self.path} was replaced by another file while it was written: {contents} are lost"
-            raise OutputError(message, "the other file is unchanged: run it again under another name")
+            raise OutputError(message, "the other file is unchanged: run the command again with another output name")
         if status.st_size < self._largest_size:
             self._truncated = True
             message = f"{self.path} was truncated by another program while it was written: {contents} are lost"
-            raise OutputError(message, f"what is left stays in {self.path} and may not play: run it again")
+            raise OutputError(message, f"the rest is kept in {self.path} but may not play: run the command again")
         self._largest_size = status.st_size
 
     def is_playable(self) -> bool:

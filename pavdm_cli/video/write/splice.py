@@ -1,4 +1,4 @@
-"""Replace a span of a video by new frames: all other packets, and all other streams, are copied as they are."""
+"""Replace a span of a video with new frames: all other packets, and all other streams, are copied as they are."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FINEST_TICK = 10_000  # per second; MP4 doubles its time base until it is at lea
 
 @dataclass(frozen=True, slots=True)
 class Splice:
-    """Frames `first` to `end` - 1 of a video, to be replaced by as many that are encoded with `params`."""
+    """Frames `first` to `end` - 1 of a video, to be replaced with the same number, encoded with `params`."""
 
     video: VideoInfo
     params: VideoParams

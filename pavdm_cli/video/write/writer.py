@@ -212,7 +212,7 @@ class BaseWriter(Generic[AnyEncoder]):
             message = f"cannot write {self.path}: {getattr(error, 'strerror', None) or error}"
             advice = write_hint(error) if isinstance(error, OSError) else ""
         file_hint = (
-            f"what was written plays: {saved_path}" if saved_path else "" if advice else "choose another folder with -o"
+            f"playable so far: {saved_path}" if saved_path else "" if advice else "choose another folder with -o"
         )
         resume = f"`{command}` continues it" if command else ""
         return OutputError(message, "; ".join(filter(None, (advice, file_hint, resume))))
