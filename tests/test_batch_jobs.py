@@ -192,3 +192,10 @@ def test_random_files_never_raise_anything_else(suffix: str) -> None:
             continue
         assert all(isinstance(row, Row) for row in rows)
         assert all(isinstance(line, BadLine) for line in bad)
+
+
+def test_the_name_of_a_growing_video_is_no_output(tmp_path: Path) -> None:
+    (tmp_path / "jobs.jsonl").write_text('{"prompt": "a ball", "output": "boat.partial.mp4"}')
+    result = pavdm("batch", tmp_path / "jobs.jsonl", "-d", tmp_path / "out")
+    assert (result.code, result.out) == (2, "")
+    assert "'boat.partial.mp4', not the name of a video" in result.err

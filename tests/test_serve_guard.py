@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
+import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from starlette.testclient import TestClient
 from support.command import pavdm
 from support.serving import BALL, serving
 
+from pavdm_cli.commands.serve import _address, _open_browser
 from pavdm_cli.errors import UsageError
 from pavdm_cli.serve import guard
 from pavdm_cli.serve.jobs import extend_job
@@ -239,3 +243,33 @@ def test_other_commands_import_nothing_of_it() -> None:
     code = "import sys, pavdm_cli.app; print({'fastapi', 'uvicorn', 'starlette', 'pavdm_cli.serve'} & {*sys.modules})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("host", ["[", "[::1", "a]b", "[x]:8420"])
+def test_a_host_that_is_no_address_is_rejected(client: TestClient, host: str) -> None:
+    assert client.get("/v1/videos", headers={"host": host}).status_code == 421
+
+
+def test_an_origin_that_is_no_address_is_rejected(client: TestClient) -> None:
+    assert client.post("/v1/videos", json={"prompt": BALL}, headers={"origin": "http://["}).status_code == 403
+
+
+def test_a_number_of_frames_beyond_any_video_is_rejected(client: TestClient) -> None:
+    body = {"prompt": BALL, "seconds": "forever", "frames": 10**20}
+    assert client.post("/v1/videos", json=body).status_code == 422
+
+
+def test_the_printed_address_takes_any_token() -> None:
+    token = "a+b&c#d/e=f?g h%i"
+    address = urlsplit(_address("0.0.0.0", 8420, token))
+    assert (address.netloc, address.path, address.fragment) == ("127.0.0.1:8420", "/", "")
+    assert parse_qs(address.query) == {"token": [token]}
+    assert _address("::1", 80, "") == "http://[::1]:80/"
+
+
+def test_a_text_browser_does_not_block_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, opened = threading.Event(), threading.Event()
+    monkeypatch.setattr(webbrowser, "open", lambda address: (opened.set(), left.wait(20)))
+    _open_browser("http://127.0.0.1:8420/")
+    assert opened.wait(20)
+    left.set()

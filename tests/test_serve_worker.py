@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 from support.serving import HOST, serving, submit, wait_for
 
 from pavdm_cli.batch.render import ModelCache
+from pavdm_cli.errors import OutputError
 from pavdm_cli.serve import worker
 from pavdm_cli.serve.app import create_app
-from pavdm_cli.serve.routes.streams import _events
+from pavdm_cli.serve.routes.streams import Transcode, _events
 from pavdm_cli.serve.settings import ServeSettings
 from pavdm_cli.serve.store import Store
 from pavdm_cli.serve.worker import Worker
@@ -82,3 +86,63 @@ def test_followers_of_a_video_get_its_state_and_every_later_one(
         assert first.startswith("event: video")
         assert '"state":"rendering"' in first
         assert ["progress" in later[0], '"paused"' in later[1], "progress" in later[2]] == [True] * 3
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("database or disk is full"), OSError(28, "No space left")])
+def test_a_full_disk_is_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setattr(Worker, "_claim", lambda worker: None)
+    with serving(tmp_path) as client:
+        monkeypatch.setattr(Store, "add", failing(Store.add, error, 1))
+        response = client.post("/v1/videos", json={"prompt": "a red ball"})
+        assert response.status_code == 507
+        assert "the server's folder cannot be used: " in response.json()["error"]["message"]
+        assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_damaged_database_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "videos.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(OutputError, match=r"cannot use .*videos\.sqlite"):
+        create_app(ServeSettings(tmp_path, device="cpu"))
+
+
+def test_an_endless_continuation_that_is_stopped_early_has_a_new_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, is_open = Worker._claim, threading.Event()
+    monkeypatch.setattr(Worker, "_claim", lambda worker: claim(worker) if is_open.is_set() else None)
+    with serving(tmp_path) as client:
+        service = client.app.state.service  # type: ignore[attr-defined]
+        is_open.set()
+        source = submit(client)
+        wait_for(client, source, "completed")
+        is_open.clear()
+        body = {"seconds": "forever", "steps": 6, "threads": 1, "seed": 7}
+        response = client.post(f"/v1/videos/{source}/extend", json=body)
+        assert response.status_code == 200, response.text
+        video_id = response.json()["id"]
+        assert client.post(f"/v1/videos/{video_id}/stop").status_code == 202
+        is_open.set()
+        service.worker.wake()
+        video = wait_for(client, video_id, "completed")
+        assert video["frames"] > 8
+
+
+@pytest.mark.parametrize("error", [None, OSError("the viewer has left")])
+def test_a_conversion_ends_however_its_viewer_leaves(error: Exception | None) -> None:
+    slots, sent = threading.Semaphore(0), []
+
+    async def send(message: Any) -> None:
+        if error:
+            raise error
+        sent.append(message)
+
+    async def receive() -> dict[str, str]:
+        await asyncio.sleep(10)
+        return {"type": "http.disconnect"}
+
+    response = Transcode(iter([b"a", b"b"]), slots)
+    scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
+    with suppress(ClientDisconnect):
+        asyncio.run(response(scope, receive, send))
+    assert slots.acquire(blocking=False)
+    assert b"".join(message.get("body", b"") for message in sent) == (b"" if error else b"ab")

@@ -45,7 +45,9 @@ def is_same(stored_job: Any, job: Job) -> bool:
 
 def differences(stored_job: Mapping[str, Any], job: Job) -> list[str]:
     """How a job differs from a stored one: lines like 'frames is 9, was 8'."""
-    return [*_differences("the request", stored_job.get("request"), to_json(job)["request"])]
+    new = to_json(job)["request"]
+    del new["output"]["force"]  # of the command that added the job: it changes no video
+    return [*_differences("the request", stored_job.get("request"), new)]
 
 
 def _differences(name: str, stored_value: Any, new_value: Any) -> Iterator[str]:

@@ -112,6 +112,9 @@ class ObjectStore:
             return []
         return [entry["name"].rpartition("/")[2] for entry in entries if entry["type"] == "file"]
 
+    def has_parts(self, video: str) -> bool:
+        return bool(self.names(parts_folder(video)))
+
     def discard(self, video: str) -> None:
         folder = parts_folder(video)
         for name in self.names(folder):

@@ -78,8 +78,10 @@ class Queue:
         if stored_job is not None:
             changes = differences(stored_job, job) if isinstance(stored_job, dict) else ["the stored job is damaged"]
             return f"{self.store.location('')} already has a different job named {job.name}: {'; '.join(changes[:3])}"
-        exists = self.store.exists(job.name)
-        return f"{self.store.location(job.name)} exists and belongs to no job of this folder" if exists else ""
+        location = self.store.location(job.name)
+        if self.store.exists(job.name):
+            return f"{location} exists and belongs to no job of this folder"
+        return f"an interrupted run left parts of {location}" if self.store.has_parts(job.name) else ""
 
     def conflicts(self, jobs: Iterable[Job]) -> list[tuple[Job, str]]:
         """The jobs that cannot be added, each with the reason."""

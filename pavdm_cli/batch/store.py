@@ -77,6 +77,9 @@ class Store(Protocol):
     def names(self, folder: str) -> list[str]:
         """Names of all files in a folder, without the folder's."""
 
+    def has_parts(self, video: str) -> bool:
+        """Whether an interrupted attempt at a video left something."""
+
     def discard(self, video: str) -> None:
         """Delete what interrupted attempts at a video left."""
 
@@ -158,11 +161,17 @@ class FileStore:
     def names(self, folder: str) -> list[str]:
         return [path.name for path in (self.folder / folder).iterdir()]
 
+    def has_parts(self, video: str) -> bool:
+        return any(os.path.lexists(path) for path in self._parts(video))
+
     def discard(self, video: str) -> None:
-        partial = partial_path(self.folder / video)
-        for path in (partial, checkpoint_path(partial), latents_path(partial)):
+        for path in self._parts(video):
             path.unlink(missing_ok=True)
 
     @contextmanager
     def open_video(self, video: str, attempt: int, force: bool) -> Iterator[VideoLocation]:
         yield LocalVideo(self.folder / video)
+
+    def _parts(self, video: str) -> tuple[Path, ...]:
+        partial = partial_path(self.folder / video)
+        return partial, checkpoint_path(partial), latents_path(partial)

@@ -142,6 +142,7 @@ def _name(values: Mapping[str, Any], index: int, request: Request) -> str:
     if path is None:
         return file_name(index, request.prompt, request.seed)
     is_name = path.name == str(path) and path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    is_name = is_name and not path.stem.endswith(".partial")  # the name of another video while it grows
     name = path.name if values["count"] == 1 else f"{path.stem}-{request.seed}{path.suffix}"
     if not is_name or len(name.encode(errors="surrogatepass")) > MAX_NAME_BYTES // 2:
         hint = f"use a file name such as boat.mp4 ({', '.join(SUFFIXES)})"

@@ -18,11 +18,10 @@ from pavdm_cli import ui
 from pavdm_cli.commands import config, option_sources
 from pavdm_cli.commands.signatures import with_path_check, with_signature
 from pavdm_cli.errors import PavdmError, UsageError
-from pavdm_cli.generation.timeline import is_change
+from pavdm_cli.generation.timeline import MAX_PROMPT_LENGTH, is_change
 from pavdm_cli.models import registry
 from pavdm_cli.models.spec import ModelOption
 
-MAX_PROMPT_LENGTH = 100_000  # characters
 CommandLineError: Any = typer.BadParameter.__base__  # of Typer's usage errors; Typer exports only this subclass
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -54,8 +56,6 @@ def serve(
     crash or a restart, rendering continues with the same bytes. Ctrl-C stops after the current chunk.
     """
     check_installed()
-    import webbrowser
-
     from pavdm_cli.serve.run import open_socket, run_server
     from pavdm_cli.serve.settings import ServeSettings, is_loopback, new_token
 
@@ -65,16 +65,28 @@ def serve(
     names, limit = frozenset(allow_host or ()), max_upload << 20
     server = ServeSettings(directory.absolute(), host, port, token, names, device, max_queue, limit, threads)
     listener = open_socket(server)
-    address = f"http://{_name(host)}:{listener.getsockname()[1]}/"
+    address = _address(host, listener.getsockname()[1], token)
 
     def announce() -> None:
-        print(f"{address}?token={token}" if token else address, flush=True)
+        print(address, flush=True)
         ui.info("Ctrl-C stops")
         if not no_browser:
-            webbrowser.open(f"{address}?token={token}" if token else address)
+            _open_browser(address)
 
     run_server(server, listener, announce)
     ui.info("stopped; unfinished videos continue at the next start")
+
+
+def _address(host: str, port: int, token: str) -> str:
+    """The address of the page, which takes the token from it."""
+    return f"http://{_name(host)}:{port}/" + (f"?token={quote(token, safe='')}" if token else "")
+
+
+def _open_browser(address: str) -> None:
+    """Open the page, without waiting: a text browser runs until its user leaves it."""
+    import webbrowser
+
+    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
 def _name(host: str) -> str:

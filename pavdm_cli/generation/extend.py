@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pavdm_cli.errors import InputError, ModelError, UsageError
 from pavdm_cli.generation.metadata import first_lines, valid_fields
 from pavdm_cli.generation.prompt_ranges import prompt_ranges
-from pavdm_cli.generation.request import DEFAULT_SECONDS, ENDLESS_FRAMES, Extension, Request
+from pavdm_cli.generation.request import DEFAULT_SECONDS, ENDLESS_FRAMES, MAX_SECONDS, Extension, Request
 from pavdm_cli.models import registry
 from pavdm_cli.models.adapter import VideoModel
 from pavdm_cli.video import (
@@ -112,6 +112,11 @@ def open_source(request: Request) -> Source:
     if frames < 1:
         raise UsageError(
             f"--seconds or --frames is too small: the continuation would have {frames} frames",
+            "for example --seconds 10",
+        )
+    if frames > MAX_SECONDS * video.rate and not request.forever:
+        raise UsageError(
+            f"the continuation would have {frames} frames, more than 24 hours at {float(video.rate):g} fps",
             "for example --seconds 10",
         )
     return Source(video, request.extension, frames, read_scale(video, request.spec.size))

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pavdm_cli.errors import UsageError
-from pavdm_cli.generation.timeline import FOREVER, PromptChange, parse_seconds, parse_timeline
+from pavdm_cli.generation.timeline import FOREVER, PromptChange, check_prompt, parse_seconds, parse_timeline
 from pavdm_cli.models.adapter import Options, VideoModel
 from pavdm_cli.models.execution import ExecutionConfig
 from pavdm_cli.models.registry import DEFAULT, find
 from pavdm_cli.models.spec import ModelSpec
-from pavdm_cli.runtime.validation import check_name, check_text
+from pavdm_cli.runtime.untrusted import summarize
+from pavdm_cli.runtime.validation import check_name
 from pavdm_cli.sampling.schedule import RAMP_UPS, SOLVERS
 
 DEFAULT_SECONDS = 10.0  # length of a video or a continuation
@@ -131,14 +132,16 @@ class Request:
     forever: bool = False  # endless, or cut off after `frames`; no ramp-down
 
     def __post_init__(self) -> None:
-        check_text("the prompt", self.prompt)
+        check_prompt("the prompt", self.prompt)
         check_name("--ramp-up", self.ramp_up, RAMP_UPS)
         check_name("--solver", self.solver or SOLVERS[0], SOLVERS)
         spec = self.spec
         if self.seconds is not None and self.frames is not None:
             hint = "use only one; with --seconds forever, --frames sets where to stop"
             raise UsageError("--seconds and --frames cannot be combined", hint)
-        if self.frame_count < 1 or (self.frame_count > MAX_SECONDS * spec.fps and not self.forever):
+        counts_file_frames = self.frames is not None and (self.extension or self.redo)  # at the file's own rate
+        is_limited = not (self.forever or counts_file_frames)
+        if not 1 <= self.frame_count <= (MAX_SECONDS * spec.fps if is_limited else ENDLESS_FRAMES):
             length = f"--frames {self.frames}" if self.seconds is None else f"--seconds {self.seconds:g}"
             hint = f"for example --seconds {DEFAULT_SECONDS:g}"
             raise UsageError(f"{length} is not a length from 1 frame to 24 hours at {spec.fps} fps", hint)
@@ -236,8 +239,9 @@ def parse_size(text: str, aspect: str = "") -> tuple[int, int]:
     if text.lower() in SIZES:
         return apply_aspect(SIZES[text.lower()], aspect) if aspect else SIZES[text.lower()]
     width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise UsageError(f"--size must be WIDTHxHEIGHT or {', '.join(SIZES)}, got {text!r}", "for example --size 96x64")
+    if not all(re.fullmatch("[0-9]{1,9}", side) and int(side) for side in (width, height)):
+        message = f"--size must be WIDTHxHEIGHT or {', '.join(SIZES)}, got {summarize(text)}"
+        raise UsageError(message, "for example --size 96x64")
     return int(height), int(width)
 
 

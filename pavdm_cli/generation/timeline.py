@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from pavdm_cli.errors import InputError, UsageError
-from pavdm_cli.runtime.untrusted import InvalidError, Kind, list_of, mismatches, number, parse_json, read_text, string
+from pavdm_cli.runtime.untrusted import (
+    InvalidError,
+    Kind,
+    list_of,
+    mismatches,
+    number,
+    parse_json,
+    read_text,
+    string,
+    summarize,
+)
 from pavdm_cli.runtime.validation import check_text
 
 NUMBER = r"[0-9]+(?:\.[0-9]+)?"
@@ -29,7 +39,8 @@ HINT = 'for example --at 20s "a blue kite at night"'
 MAX_CHANGES = 1000
 MAX_BLEND = 3600  # seconds
 MAX_TIME = 10**9  # seconds, of a stored prompt
-MAX_PROMPT_LENGTH = 20_000  # characters of a stored prompt
+MAX_TIME_LENGTH = 400  # characters
+MAX_PROMPT_LENGTH = 20_000  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +87,8 @@ def parse_time(text: str | float) -> float:
     """Seconds of a number, or of a string like 20s, 20.5, 2m, 1m30s, 1:20 or 1:02:03. Raises: UsageError."""
     if isinstance(text, (int, float)) and not isinstance(text, bool):
         text = f"{text}"
-    if not isinstance(text, str) or not re.fullmatch(TIME, text.strip()):
-        raise UsageError(f"{text!r} is not a valid time", f"write {TIME_FORMATS}")
+    if not isinstance(text, str) or len(text) > MAX_TIME_LENGTH or not re.fullmatch(TIME, text.strip()):
+        raise UsageError(f"{summarize(text)} is not a valid time", f"write {TIME_FORMATS}")
     if re.fullmatch(UNITS, text.strip()):
         parts = re.findall(rf"({NUMBER})([hms])", text)
         return _to_float(sum((Fraction(count) * UNIT_SECONDS[unit] for count, unit in parts), Fraction()))
@@ -192,6 +203,13 @@ def _change(entry: Any, location: str) -> PromptChange:
         raise UsageError(f"{location}: {error.message}", error.hint) from None
 
 
+def check_prompt(subject: str, prompt: str) -> None:
+    """Reject a prompt that could not be read back from the file. Raises: UsageError."""
+    check_text(subject, prompt)
+    if len(prompt) > MAX_PROMPT_LENGTH:
+        raise UsageError(f"{subject} has {len(prompt)} characters, more than {MAX_PROMPT_LENGTH}", "shorten it")
+
+
 def check_timeline(has_prompt: bool, changes: Sequence[PromptChange], blend: float, seconds: float | None) -> None:
     """Validate prompt changes against the video's length (None: unknown). Raises: UsageError.
 
@@ -206,7 +224,7 @@ def check_timeline(has_prompt: bool, changes: Sequence[PromptChange], blend: flo
     if len(changes) > MAX_CHANGES:
         raise UsageError(f"a timeline has at most {MAX_CHANGES} prompts, got {len(changes)}", "omit some")
     for change in changes:
-        check_text(f"the prompt at {format_seconds(change.at)}", change.prompt)
+        check_prompt(f"the prompt at {format_seconds(change.at)}", change.prompt)
         if not change.prompt:
             raise UsageError(f"the prompt at {format_seconds(change.at)} is empty", HINT)
     _check_times([change.at for change in changes], blend, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -49,6 +50,8 @@ def create_app(settings: ServeSettings, preload: bool = True) -> FastAPI:
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(ValidationError, _validation_error)
+    for kind in (OSError, sqlite3.Error):
+        app.add_exception_handler(kind, _storage_error)
     app.add_middleware(Guard, settings=settings)
     _document_create(app)
     return app
@@ -62,6 +65,11 @@ def _pavdm_error(request: Request, error: Exception) -> JSONResponse:
     for path in (folder / "uploads", folder):  # a client need not know where files are
         message = message.replace(f"{path}/", "")
     return error_response(status, message)
+
+
+def _storage_error(request: Request, error: Exception) -> JSONResponse:
+    """A full disk, or a damaged database."""
+    return error_response(507, f"the server's folder cannot be used: {getattr(error, 'strerror', None) or error}")
 
 
 def _http_error(request: Request, error: Exception) -> JSONResponse:

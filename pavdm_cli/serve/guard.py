@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import secrets
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -82,7 +82,7 @@ class Guard:
 
     def _is_own_name(self, host: str) -> bool:
         """Whether a Host header is a name of this server. An address cannot be rebound, so every one is."""
-        name = urlsplit(f"//{host}").hostname or ""
+        name = _split(f"//{host}").hostname or ""
         if name in LOOPBACK_NAMES or name in self._settings.allowed_names:
             return True
         try:
@@ -131,7 +131,15 @@ def _is_same_origin(headers: Headers, host: str, method: str) -> bool:
     if method in READING:
         return True
     origin = headers.get("origin")
-    return (origin is None or urlsplit(origin).netloc == host) and site not in ("cross-site", "same-site")
+    return (origin is None or _split(origin).netloc == host) and site not in ("cross-site", "same-site")
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of an address; without a host name if it is invalid."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def _reject(status: int, message: str) -> ASGIApp:

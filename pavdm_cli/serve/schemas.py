@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from pavdm_cli.generation.request import MAX_CONTEXT
+from pavdm_cli.generation.request import ENDLESS_FRAMES, MAX_CONTEXT
+from pavdm_cli.generation.timeline import MAX_PROMPT_LENGTH
 from pavdm_cli.models.registry import DEFAULT
 from pavdm_cli.serve import examples
 
-MAX_PROMPT = 20_000  # characters
-Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
+Prompt = Annotated[str, Field(max_length=MAX_PROMPT_LENGTH)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Size = Annotated[str | None, Field(max_length=20)]
@@ -42,7 +42,7 @@ class NewPrompt(Strict):
 
     model_config = _with_examples(examples.NEW_PROMPT)
 
-    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_LENGTH)]
 
 
 class TimelineEntry(Strict):
@@ -61,7 +61,7 @@ class Sampling(Strict):
         None, max_length=100, description=f"Default: {DEFAULT}; for a continuation, the model that made the video."
     )
     seed: Seed | None = None
-    frames: Annotated[int, Field(ge=1)] | None = None
+    frames: Annotated[int, Field(ge=1, le=ENDLESS_FRAMES)] | None = None
     timeline: Annotated[list[TimelineEntry], Field(max_length=1000)] = []
     blend: Number = 0.0
     method: str = Field("pa", max_length=20)
@@ -99,7 +99,7 @@ class CreateVideo(Sampling):
 
     model_config = _with_examples(examples.CREATE, examples.LIVE)
 
-    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_LENGTH)]
     seconds: Number | str | None = Field(None, examples=["8", "forever"])
     loop: bool = False
     warmup: int | None = None

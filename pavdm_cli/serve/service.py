@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from contextlib import suppress
 from functools import lru_cache
@@ -22,7 +23,7 @@ from pavdm_cli.serve import examples
 from pavdm_cli.serve.schemas import Change, Video, VideoError
 from pavdm_cli.serve.session import Hub
 from pavdm_cli.serve.settings import MEDIA_TYPES, ServeSettings
-from pavdm_cli.serve.store import State, Store, VideoRecord
+from pavdm_cli.serve.store import DATABASE, State, Store, VideoRecord
 from pavdm_cli.serve.worker import Worker, request_of
 from pavdm_cli.video.paths import partial_path
 from pavdm_cli.video.write.output import open_locked
@@ -53,7 +54,7 @@ class Service:
         self.settings, self.hub = settings, Hub()
         self.transcodes = threading.Semaphore(MAX_TRANSCODES)
         self._lock = _lock_folder(settings)
-        self.store = Store(settings.folder)
+        self.store = _open_store(settings, self._lock)
         values = {"prompt": "a red ball", "device": settings.device, "threads": settings.resolve_threads()}
         request = build_request(values) if preload else None
         self.worker = Worker(settings, self.store, self.hub, request)
@@ -129,6 +130,15 @@ def _lock_folder(settings: ServeSettings) -> BinaryIO:
     except OutputError:
         message = f"another server uses {settings.folder}"
         raise OutputError(message, "stop it, or choose another folder with -d") from None
+
+
+def _open_store(settings: ServeSettings, lock: BinaryIO) -> Store:
+    try:
+        return Store(settings.folder)
+    except sqlite3.Error as error:
+        lock.close()
+        message = f"cannot use {settings.path(DATABASE)}: {error}"
+        raise OutputError(message, "restore it from a copy, or choose another folder with -d") from None
 
 
 def get_service(request: Request) -> Service:

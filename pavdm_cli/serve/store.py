@@ -55,9 +55,13 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self._lock = threading.Lock()
         self._connection = sqlite3.connect(folder / DATABASE, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.executescript(TABLE)
-        self._add_columns()
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.executescript(TABLE)
+            self._add_columns()
+        except sqlite3.Error:
+            self._connection.close()
+            raise
 
     def add(self, record: VideoRecord) -> None:
         """Store a new video."""

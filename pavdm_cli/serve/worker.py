@@ -109,7 +109,7 @@ class Worker:
                 return self._claim()
             self._current = record.id
             self.store.update(record.id, state="rendering")
-            if record.pending_action:
+            if record.pending_action not in ("", "stop"):  # a stopped video has at least one new chunk
                 self._interrupt.set()
             return record
 
@@ -160,7 +160,9 @@ class Worker:
             session.push(chunk)
             num_rendered = chunk.state.frames if chunk.state else len(chunk.frames)
             session.publish("progress", **session.progress(num_rendered), total=record.total, fps=fps)
-            if record.live:
+            if record.pending_action == "stop":  # before this chunk, when nothing new could be kept
+                self._interrupt.set()
+            elif record.live:
                 pacing.hold(num_rendered / fps)
 
         def stopped_by_user() -> bool:

@@ -51,7 +51,8 @@ def check_sheet(path: Path) -> None:
 
 def write_png(path: Path, image: Pixels) -> None:  # (H, W, 3)
     """Encode with FFmpeg, so that Pillow is not needed."""
-    with av.open(str(path), "w", format="image2") as container:
+    options = {"update": "1"}  # the name is no pattern for numbers
+    with av.open(str(path.absolute()), "w", format="image2", options=options) as container:
         stream: Any = container.add_stream("png", rate=Fraction(1))
         stream.height, stream.width = image.shape[:2]
         stream.pix_fmt = "rgb24"

@@ -10,16 +10,18 @@ from pavdm_cli.runtime.durable import TEMPORARY
 
 MAX_NAME_BYTES = 255  # on all common file systems
 CHECKPOINT_SUFFIX, LATENTS_SUFFIX = ".state", ".latents"
+MAX_SUFFIX_BYTES = 16  # what is longer is no suffix, but the end of a sentence with a period
 LONGEST_ENDING = CHECKPOINT_SUFFIX + TEMPORARY  # the longest of the files that belong to a partial one
 
 
 def partial_path(path: Path) -> Path:
     """The name of a video while it grows: NAME.partial.EXT, with a NAME that is too long shortened."""
-    ending = f".partial{path.suffix}"
-    if fits(path.stem + ending + LONGEST_ENDING):
-        return path.with_name(path.stem + ending)
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= MAX_SUFFIX_BYTES else ""
+    stem, ending = path.name.removesuffix(suffix), f".partial{suffix}"
+    if fits(stem + ending + LONGEST_ENDING):
+        return path.with_name(stem + ending)
     ending = f"-{zlib.crc32(os.fsencode(path.name)):08x}{ending}"  # distinguishes names with the same start
-    return path.with_name(truncate_stem(path.stem, ending + LONGEST_ENDING) + ending)
+    return path.with_name(truncate_stem(stem, ending + LONGEST_ENDING) + ending)
 
 
 def checkpoint_path(partial: Path) -> Path:
@@ -39,7 +41,7 @@ def latents_path(partial: Path) -> Path:
 
 def truncate_stem(stem: str, ending: str) -> str:
     """The longest start of `stem` that leaves room for `ending`: file systems count bytes, not characters."""
-    while not fits(stem + ending):
+    while stem and not fits(stem + ending):
         stem = stem[:-1]
     return stem
 

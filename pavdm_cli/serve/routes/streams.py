@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ from typing import Literal
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, RedirectResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from pavdm_cli.serve.live import Codec, LiveStream, available_codecs
 from pavdm_cli.serve.schemas import ServerEvent
@@ -100,12 +102,19 @@ def partial(video_id: VideoId, service: Serving, codec: Literal["vp9"] | None = 
     except BaseException:
         service.transcodes.release()
         raise
-    return StreamingResponse(_release_when_done(data, service), media_type=MEDIA_TYPE)
+    return Transcode(data, service.transcodes)
 
 
-def _release_when_done(data: Iterator[bytes], service: Service) -> Iterator[bytes]:
-    """The data; another video may be converted once it ends, or the viewer has left."""
-    try:
-        yield from data
-    finally:
-        service.transcodes.release()
+class Transcode(StreamingResponse):
+    """A converted video; another one may be converted once it ends, or the viewer has left."""
+
+    def __init__(self, data: Iterator[bytes], slots: threading.Semaphore) -> None:
+        super().__init__(data, media_type=MEDIA_TYPE)
+        self._slots = slots
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Also reached if the viewer leaves before the first byte, unlike a `finally` of the iterator."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._slots.release()

@@ -64,7 +64,11 @@ def open_input(path: str | os.PathLike[str], limits: Limits | None = None) -> It
         "max_pixels": str((limits or Limits()).pixels),  # also applies while FFmpeg probes the streams
     }
     file = check_input(path)
-    if is_truncated(file):
+    try:
+        truncated = is_truncated(file)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}", HINT) from None
+    if truncated:
         raise InputError(f"{path} is truncated: its end is missing", "copy or download it again")
     try:
         container = av.open(str(file), options=options, metadata_errors="replace")

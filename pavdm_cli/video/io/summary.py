@@ -96,11 +96,12 @@ def _describe_audio(stream: AudioStream, source: InputContainer) -> Description:
     seconds = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
     if seconds is None and source.duration is not None:
         seconds = source.duration / 1e6
+    is_known = stream.codec_context is not None
     return {
         "codec": _describe_stream(stream)["codec"],
-        "sample_rate": stream.sample_rate,
-        "channels": stream.channels,
-        "layout": stream.layout.name,
+        "sample_rate": stream.sample_rate if is_known else None,
+        "channels": stream.channels if is_known else None,
+        "layout": stream.layout.name if is_known else None,
         "seconds": None if seconds is None else round(seconds, 3),
         **_language_and_title(stream.metadata),
     }

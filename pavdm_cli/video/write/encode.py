@@ -12,6 +12,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from pavdm_cli.runtime.durable import sync_file
 from pavdm_cli.video.color_space import BT709_LIMITED, ColorSpace
 from pavdm_cli.video.frame import Frame
 from pavdm_cli.video.upscale import Scale
@@ -138,7 +139,8 @@ class WholeFileEncoder:
         return NOTHING_WRITTEN
 
     def finalize(self, streams: OtherStreams | None = None, end: Fraction = ZERO) -> Path:
-        """The file itself."""
+        """The file itself, once it is on the disk."""
+        sync_file(self.path)
         return self.path
 
 

@@ -24,7 +24,8 @@ class SerialExecutor:
 
     def flush(self) -> None:
         """Wait for all queued calls. Raises what one of them raised."""
-        self._calls.join()
+        if self._thread.is_alive():  # else nothing is queued any more
+            self._calls.join()
         self._raise()
 
     def cancel(self) -> None:
@@ -52,3 +53,4 @@ class SerialExecutor:
             except BaseException as error:
                 self._error = error
             self._calls.task_done()
+        self._calls.task_done()

@@ -56,7 +56,7 @@ class PartialFile:
             status = os.stat(self.path)
             if not status.st_size or self._truncated or not self._is_same_file(status):
                 return False
-            with av.open(str(self.path)) as file:
+            with av.open(str(self.path.absolute())) as file:  # or "a:b.mp4" would be an address
                 return next(file.decode(video=0), None) is not None
         except (FileNotFoundError, IndexError, av.error.InvalidDataError, av.error.EOFError):
             return False
