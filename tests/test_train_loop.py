@@ -163,9 +163,9 @@ def test_a_file_that_is_no_checkpoint_is_one_error_line(content, tmp_path):
 def test_a_checkpoint_of_another_task_is_rejected(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(denoiser_task("base"), PLAN, tmp_path, stop_after(1))
-    with pytest.raises(ModelError, match="run of the denoiser by method base, not of the denoiser by method pa"):
+    with pytest.raises(ModelError, match="run of the denoiser by method base, not the denoiser by method pa"):
         train(denoiser_task("pa"), PLAN, tmp_path, ignore)
-    with pytest.raises(ModelError, match="not of the VAE"):
+    with pytest.raises(ModelError, match="not the VAE"):
         train(vae_task(), PLAN, tmp_path, ignore)
     other = denoiser_task("base")
     other.model.stdit.final_layer.linear = nn.Linear(32, 24)

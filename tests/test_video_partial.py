@@ -119,7 +119,7 @@ def test_interference_is_detected_at_the_next_chunk(
     assert "24 frames are lost" in excinfo.value.message
     assert writer.close_partial() is None
     assert partial.exists() == (change is not delete)
-    assert change is not cut or f"stays in {partial}" in excinfo.value.hint
+    assert change is not cut or f"is kept in {partial}" in excinfo.value.hint
     assert change is not replace or partial.read_bytes() == b"another's"
     assert not (tmp_path / f"v{suffix}").exists()
 

@@ -39,7 +39,7 @@ HINT = 'for example --at 20s "a blue kite at night"'
 MAX_CHANGES = 1000
 MAX_BLEND = 3600  # seconds
 MAX_TIME = 10**9  # seconds, of a stored prompt
-MAX_TIME_LENGTH = 400  # characters
+MAX_TIME_LENGTH = 1000  # characters
 MAX_PROMPT_LENGTH = 20_000  # characters
 
 
