@@ -55,7 +55,7 @@ ARMS: tuple[Arm, ...] = (
     Arm("half-steps", "pa", "half the sampling steps", PA, Fraction(1, 2)),
     Arm("double-steps", "pa", "twice the sampling steps", PA, Fraction(2)),
     Arm("half-window", "pa", "half the window", PA, window=Fraction(1, 2)),
-    Arm("shipped", "shipped", "PA, the bundled weights, without the sink", PA),
+    Arm("shipped", "shipped", "PA, the weights bundled then (5700 steps), without the sink", PA),
 )  # fmt: skip
 BY_NAME = {arm.name: arm for arm in ARMS}
 
