@@ -193,7 +193,7 @@ def test_a_part_that_is_missing_is_one_clear_error(part, folder, tmp_path):
         latents(job(tmp_path))
 
 
-@pytest.mark.parametrize(("free", "message"), [(1000, "Open-Sora takes"), (27_000_000, "T5 takes")])
+@pytest.mark.parametrize(("free", "message"), [(1000, "Open-Sora needs"), (27_000_000, "T5 needs")])
 def test_weights_that_do_not_fit_are_rejected_before_they_are_loaded(free, message, folder, monkeypatch):
     monkeypatch.setattr(weight_memory, "free_bytes", lambda device: free)
     monkeypatch.setattr(text_encoder, "weight_bytes", lambda *args: 10 * weight_memory.weight_bytes(*args) + 27_000_000)
